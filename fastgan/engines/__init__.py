@@ -1,0 +1,52 @@
+"""Engines: who runs the step. ``create`` gives what the options ask for or says why it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastgan.config import Config
+from fastgan.data.schema import Data
+from fastgan.engines.protocol import METRICS, Engine
+from fastgan.errors import UserError
+
+__all__ = ["METRICS", "Engine", "EngineInfo", "available", "create"]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """One line of ``python -m fastgan.info``: whether an engine can run here, and how or why not."""
+
+    name: str
+    usable: bool
+    detail: str
+
+
+def create(config: Config, data: Data) -> Engine:
+    """Return the engine that ``config`` asks for, without a state (call ``load``).
+
+    Raises:
+        UserError: the engine cannot run here; nothing falls back silently.
+    """
+    data.check_head(config.head)
+    if config.condition:
+        data.check_condition()
+    if config.fused:
+        from fastgan.engines.cpu import CpuEngine
+
+        return CpuEngine(config, data)
+    from fastgan.engines.reference import ReferenceEngine
+
+    return ReferenceEngine(config, data)
+
+
+def available() -> list[EngineInfo]:
+    """Return every engine with whether it can run here."""
+    import torch
+
+    from fastgan.kernels import cpu
+
+    try:
+        native = EngineInfo("cpu", True, cpu.describe())
+    except UserError as error:
+        native = EngineInfo("cpu", False, str(error))
+    return [EngineInfo("reference", True, f"plain PyTorch {torch.__version__} on the CPU"), native]

@@ -1,0 +1,29 @@
+"""The one exception that users see: what came, what was wanted, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Bad input, told in one line. Commands print it and exit with code 2.
+
+    Args:
+        argument: the option, file or parameter at fault, as the user spelled it.
+        got: what came.
+        wanted: what would have been accepted.
+        hint: the next thing to do (optional).
+    """
+
+    exit_code = 2
+
+    def __init__(self, argument: str, got: object, wanted: str, hint: str = "") -> None:
+        text = f"{argument}: got {got}; wanted {wanted}"
+        super().__init__(f"{text}. {hint}" if hint else text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"Did you mean 'x'?"`` for the known name closest to ``name``, or ``""``."""
+    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"Did you mean '{match[0]}'?" if match else ""

@@ -1,0 +1,127 @@
+"""The two networks, built from a spec. Plain PyTorch: what you would write yourself.
+
+Both are dense networks with LeakyReLU between the layers; the generator ends in a head (sigmoid, tanh or
+linear), the discriminator in one logit. With labels, the one-hot label is appended to the input of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastgan import noise
+from fastgan.config import Config
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Shapes of a GAN: all that is needed to build both networks.
+
+    Attributes:
+        latent: size of z.
+        features: size of one data row.
+        classes: number of labels, 0 for an unconditional GAN.
+        g_hidden, d_hidden: hidden widths.
+        slope: LeakyReLU slope.
+        head: ``sigmoid``, ``tanh`` or ``linear``.
+    """
+
+    latent: int
+    features: int
+    classes: int
+    g_hidden: tuple[int, ...]
+    d_hidden: tuple[int, ...]
+    slope: float
+    head: str
+
+    @classmethod
+    def of(cls, config: Config, features: int, classes: int) -> ModelSpec:
+        """Return the spec that ``config`` asks for on data of ``features`` columns and ``classes`` labels."""
+        return cls(config.latent, features, classes if config.condition else 0, config.g_hidden,
+                   config.d_hidden, config.slope, config.head)
+
+    @property
+    def g_widths(self) -> tuple[int, ...]:
+        """Widths of the generator's activations, input first."""
+        return (self.latent + self.classes, *self.g_hidden, self.features)
+
+    @property
+    def d_widths(self) -> tuple[int, ...]:
+        """Widths of the discriminator's activations, input first."""
+        return (self.features + self.classes, *self.d_hidden, 1)
+
+    def parameter_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield ``("generator.layers.0.weight", (128, 100))`` and so on, in the order of the networks."""
+        for network, widths in (("generator", self.g_widths), ("discriminator", self.d_widths)):
+            for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+                yield f"{network}.layers.{i}.weight", (outputs, inputs)
+                yield f"{network}.layers.{i}.bias", (outputs,)
+
+
+class _Dense(nn.Module):
+    """Linear layers with LeakyReLU between them; the last one is left linear."""
+
+    def __init__(self, widths: tuple[int, ...], slope: float, classes: int) -> None:
+        super().__init__()
+        self.slope, self.classes = slope, classes
+        pairs = zip(widths, widths[1:], strict=False)
+        self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairs)
+
+    def _run(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        if self.classes:
+            if labels is None:
+                raise ValueError(f"labels: got None; wanted integers [B] below {self.classes}")
+            x = torch.cat([x, F.one_hot(labels, self.classes).to(x.dtype)], dim=1)
+        for layer in self.layers[:-1]:
+            x = F.leaky_relu(layer(x), self.slope)
+        return self.layers[-1](x)
+
+
+class Generator(_Dense):
+    """``z [B, latent]`` (and ``labels [B]``) to rows ``[B, features]`` in the head's range."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec.g_widths, spec.slope, spec.classes)
+        self.head = spec.head
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return generated rows, ``[B, features]``."""
+        x = self._run(z, labels)
+        return torch.sigmoid(x) if self.head == "sigmoid" else torch.tanh(x) if self.head == "tanh" else x
+
+
+class Discriminator(_Dense):
+    """Rows ``x [B, features]`` (and ``labels [B]``) to one logit each, ``[B]``: positive means real."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec.d_widths, spec.slope, spec.classes)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits, ``[B]``."""
+        return self._run(x, labels).squeeze(1)
+
+    def probability(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the probability of each row being real, ``[B]`` in [0, 1]."""
+        return torch.sigmoid(self(x, labels))
+
+
+def init_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
+    """Return initial parameters, float32, by name: ``nn.Linear``'s distribution, but a pure function of the seed.
+
+    Weights and biases are uniform in +-1/sqrt(inputs). Row ``r`` of layer ``l`` of a network is row
+    ``(2 * l + network) << 32 | r`` of the stream ``INIT`` (generator 0, discriminator 1); its bias is the column after
+    the weights.
+    """
+    out: dict[str, Tensor] = {}
+    for network, (name, widths) in enumerate((("generator", spec.g_widths), ("discriminator", spec.d_widths))):
+        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+            u = noise.uniform(seed, noise.Stream.INIT, (2 * layer + network) << 32, outputs, inputs + 1)
+            values = torch.from_numpy((2.0 * u - 1.0) * np.float32(inputs**-0.5))
+            out[f"{name}.layers.{layer}.weight"] = values[:, :inputs].contiguous()
+            out[f"{name}.layers.{layer}.bias"] = values[:, inputs].contiguous()
+    return out
