@@ -12,6 +12,7 @@ stream is the same whatever the batch size, the order or the number of workers.
 from __future__ import annotations
 
 from enum import IntEnum
+from operator import index as as_int
 
 import numpy as np
 
@@ -46,12 +47,12 @@ def philox4x32(counter: np.ndarray, seed: int) -> np.ndarray:
     Returns:
         uint32 ``[..., 4]``.
     """
-    _check_range("seed", seed, 2**64)
-    c0, c1, c2, c3 = (np.ascontiguousarray(counter[..., i], dtype=np.uint32) for i in range(4))
+    seed = _check_range("seed", seed, 2**64)
+    c0, c1, c2, c3 = (counter[..., i].astype(np.uint32) for i in range(4))
     k0, k1 = (np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32))
     with np.errstate(over="ignore"):  # the key wraps around by design
         for _ in range(_ROUNDS):
-            p0, p1 = c0 * _M0, c2 * _M1  # 32 x 32 -> 64 bits
+            p0, p1 = c0.astype(np.uint64) * _M0, c2.astype(np.uint64) * _M1  # NumPy 1 would stay at 32 bits
             hi0, lo0 = (p0 >> np.uint64(32)).astype(np.uint32), (p0 & _LOW).astype(np.uint32)
             hi1, lo1 = (p1 >> np.uint64(32)).astype(np.uint32), (p1 & _LOW).astype(np.uint32)
             c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
@@ -72,10 +73,8 @@ def words(seed: int, stream: int, first_row: int, rows: int, columns: int) -> np
     Returns:
         uint32 ``[rows, columns]``: word ``column % 4`` of the block at ``(column // 4, row, stream)``.
     """
-    _check_range("stream", stream, 2**32)
-    _check_range("first_row", first_row, 2**63)
-    for name, value in (("rows", rows), ("columns", columns)):
-        _check_range(name, value, 2**40)
+    stream, first_row = _check_range("stream", stream, 2**32), _check_range("first_row", first_row, 2**63)
+    rows, columns = _check_range("rows", rows, 2**40), _check_range("columns", columns, 2**34)
     quads = -(-columns // 4)
     row = np.arange(first_row, first_row + rows, dtype=np.uint64)
     counter = np.empty((rows, quads, 4), dtype=np.uint32)
@@ -125,27 +124,22 @@ def epoch_index(seed: int, first: int, count: int, size: int) -> np.ndarray:
     Returns:
         int64 ``[count]``, each in ``range(size)``.
     """
-    _check_range("first", first, 2**63)
-    _check_range("size", size, 2**40 + 1)
+    first, count = _check_range("first", first, 2**63), _check_range("count", count, 2**40)
+    size = _check_range("size", size, 2**40 + 1)
     if size < 1:
         raise UserError("size", size, "at least one data row")
+    first_epoch, last_epoch = first // size, (first + max(count, 1) - 1) // size
     position = np.arange(first, first + count, dtype=np.uint64)
-    epoch, index = position // np.uint64(size), position % np.uint64(size)
-    out = np.empty(count, dtype=np.int64)
-    for e in np.unique(epoch):
-        here = epoch == e
-        out[here] = _permute(seed, int(e), index[here], size)
-    return out
+    epoch, out = position // np.uint64(size), position % np.uint64(size)
+    key_row = (epoch - np.uint64(first_epoch)).astype(np.int64)
+    round_keys = words(seed, Stream.SHUFFLE, first_epoch, last_epoch - first_epoch + 1, _FEISTEL_ROUNDS)
 
-
-def _permute(seed: int, epoch: int, index: np.ndarray, size: int) -> np.ndarray:
     bits = max(_MIN_BITS, (size - 1).bit_length())
     low_bits = bits // 2
     low_mask, high_mask = np.uint32((1 << low_bits) - 1), np.uint32((1 << (bits - low_bits)) - 1)
-    keys = words(seed, Stream.SHUFFLE, epoch, 1, _FEISTEL_ROUNDS)[0]
-    out = index.astype(np.uint64)
-    todo = np.arange(len(out))
+    todo = np.arange(count)
     while len(todo):
+        keys = round_keys[key_row[todo]].T
         low = (out[todo] & np.uint64(low_mask)).astype(np.uint32)
         high = (out[todo] >> np.uint64(low_bits)).astype(np.uint32)
         for r in range(0, _FEISTEL_ROUNDS, 2):
@@ -156,13 +150,20 @@ def _permute(seed: int, epoch: int, index: np.ndarray, size: int) -> np.ndarray:
     return out.astype(np.int64)
 
 
-def _mix(x: np.ndarray, key: np.uint32) -> np.ndarray:
+def _mix(x: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Hash 32 bits to 32 bits under a key: two multiplications and two xor-shifts."""
     h = (x ^ key) * np.uint32(0xD2511F53)
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0xCD9E8D57)
     return h ^ (h >> np.uint32(13))
 
 
-def _check_range(name: str, value: int, end: int) -> None:
-    if not 0 <= value < end:
-        raise UserError(name, value, f"a whole number from 0 to {end - 1}")
+def _check_range(name: str, value: int, end: int) -> int:
+    """Return ``value`` as a Python int (NumPy's would wrap around) if it lies in ``range(end)``."""
+    wanted = f"a whole number from 0 to {end - 1}"
+    try:
+        whole = as_int(value)
+    except TypeError:
+        raise UserError(name, repr(value), wanted) from None
+    if not 0 <= whole < end:
+        raise UserError(name, whole, wanted)
+    return whole

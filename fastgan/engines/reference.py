@@ -43,8 +43,7 @@ class ReferenceEngine:
     def __init__(self, config: Config, data: Data, dtype: torch.dtype = torch.float32) -> None:
         self.config, self.dtype = config, dtype
         self.spec = ModelSpec.of(config, data.schema.features, len(data.schema.classes))
-        self.rows = torch.from_numpy(data.rows)
-        self.labels = torch.from_numpy(data.labels) if config.condition else None
+        self.rows, self.labels = data.rows, data.labels if config.condition else None
         self.scale, self.shift = data.schema.affine(config.head)
         self.generator = Generator(self.spec).to(dtype)
         self.average = Generator(self.spec).to(dtype).requires_grad_(False)
@@ -166,6 +165,7 @@ class ReferenceEngine:
 
     def _real_batch(self, update: int) -> tuple[Tensor, Tensor | None]:
         batch = self.config.batch
-        index = torch.from_numpy(noise.epoch_index(self.seed, update * batch, batch, len(self.rows)))
-        x = self.rows[index].to(self.dtype).mul_(self.scale).add_(self.shift)
-        return x, None if self.labels is None else self.labels[index]
+        index = noise.epoch_index(self.seed, update * batch, batch, len(self.rows))
+        # NumPy gathers, since the whole array may be read-only, which torch.from_numpy warns about.
+        x = torch.from_numpy(self.rows[index]).to(self.dtype).mul_(self.scale).add_(self.shift)
+        return x, None if self.labels is None else torch.from_numpy(self.labels[index])
