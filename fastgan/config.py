@@ -21,8 +21,14 @@ PRESETS = ("default", "article")
 MAX_WIDTH = 4096
 
 
-def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None,
-            choices: tuple[str, ...] | None = None) -> Any:
+def _option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
     """Declare a field with the facts that the parser and the checks need (both bounds inclusive)."""
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
@@ -39,22 +45,29 @@ class Config:
 
     # model
     latent: int = _option(100, "size of the noise vector z", low=1, high=MAX_WIDTH)
-    g_hidden: tuple[int, ...] = _option((128, 128), "generator's hidden widths, comma-separated",
-                                        low=1, high=MAX_WIDTH)
-    d_hidden: tuple[int, ...] = _option((128, 128), "discriminator's hidden widths, comma-separated",
-                                        low=1, high=MAX_WIDTH)
+    g_hidden: tuple[int, ...] = _option(
+        (128, 128), "generator's hidden widths, comma-separated", low=1, high=MAX_WIDTH
+    )
+    d_hidden: tuple[int, ...] = _option(
+        (128, 128), "discriminator's hidden widths, comma-separated", low=1, high=MAX_WIDTH
+    )
     slope: float = _option(0.2, "LeakyReLU slope for negative inputs", low=0.0, high=1.0)
     head: str = _option("sigmoid", "generator's output: sigmoid [0,1], tanh [-1,1], linear", choices=HEADS)
     condition: bool = _option(False, "feed the label, one-hot, to both networks")
     # loss
-    loss: str = _option("rpgan", "rpgan: relativistic pairing; bce: non-saturating; minimax: the literal "
-                        "min log(1 - D(G(z)))", choices=LOSSES)
+    loss: str = _option(
+        "rpgan",
+        "rpgan: relativistic pairing; bce: non-saturating; minimax: the literal min log(1 - D(G(z)))",
+        choices=LOSSES,
+    )
     r1: float = _option(3.0, "weight of the gradient penalty on real rows", low=0.0, high=1e6)
     r2: float = _option(3.0, "weight of the gradient penalty on generated rows", low=0.0, high=1e6)
-    penalty_every: int = _option(4, "penalties every this many discriminator steps, weighted by as much",
-                                 low=1, high=1_000_000)
-    label_smoothing: float = _option(0.0, "the real target becomes 1 minus this (bce and minimax)",
-                                     low=0.0, high=0.5)
+    penalty_every: int = _option(
+        4, "penalties every this many discriminator steps, weighted by as much", low=1, high=1_000_000
+    )
+    label_smoothing: float = _option(
+        0.0, "the real target becomes 1 minus this (bce and minimax)", low=0.0, high=0.5
+    )
     d_steps: int = _option(1, "discriminator steps per generator step", low=1, high=100)
     reuse_fakes: bool = _option(True, "the generator step reuses the last discriminator step's noise")
     # optimizer
@@ -63,17 +76,23 @@ class Config:
     d_lr: float = _option(2e-3, "discriminator's learning rate (Adam)", low=1e-12, high=10.0)
     g_schedule: str = _option("linear", "generator's learning-rate schedule", choices=SCHEDULES)
     d_schedule: str = _option("linear", "discriminator's learning-rate schedule", choices=SCHEDULES)
-    decay_from: float = _option(0.5, "schedules: share of the run after which the rate decays",
-                                low=0.0, high=1.0)
+    decay_from: float = _option(
+        0.5, "schedules: share of the run after which the rate decays", low=0.0, high=1.0
+    )
     decay_to: float = _option(0.1, "schedules: factor of the rate at the end of the run", low=0.0, high=1.0)
     beta1: float = _option(0.5, "Adam's first beta", low=0.0, high=0.99999)
     beta2: float = _option(0.999, "Adam's second beta", low=0.0, high=0.9999999)
     eps: float = _option(1e-8, "Adam's epsilon", low=1e-30, high=1.0)
-    ema: float = _option(0.999, "decay of the generator's moving average; 0 turns it off", low=0.0, high=0.999999)
-    ema_warmup: float = _option(10.0, "early decay is (1 + step) / (this + step); 1 for no warm-up",
-                                low=1.0, high=1e9)
+    ema: float = _option(
+        0.999, "decay of the generator's moving average; 0 turns it off", low=0.0, high=0.999999
+    )
+    ema_warmup: float = _option(
+        10.0, "early decay is (1 + step) / (this + step); 1 for no warm-up", low=1.0, high=1e9
+    )
     # run
-    data: str = _option("digits", "digits, mnist, or a path: IDX file or folder, .npy, .npz, folder of images")
+    data: str = _option(
+        "digits", "digits, mnist, or a path: IDX file or folder, .npy, .npz, folder of images"
+    )
     steps: int = _option(10_000, "generator steps", low=1, high=2**40)
     seed: int = _option(0, "seed of everything random", low=0, high=2**63 - 1)
     fused: bool = _option(False, "run on the native engine instead of plain PyTorch")
@@ -87,8 +106,12 @@ class Config:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, check(f, getattr(self, f.name)))
         if self.label_smoothing and self.loss == "rpgan":
-            raise UserError("--label-smoothing with --loss rpgan", f"--label-smoothing {self.label_smoothing}",
-                            "0, since the pairing loss has no target to smooth", "Use --loss bce.")
+            raise UserError(
+                "--label-smoothing with --loss rpgan",
+                f"--label-smoothing {self.label_smoothing}",
+                "0, since the pairing loss has no target to smooth",
+                "Use --loss bce.",
+            )
 
     @property
     def has_penalty(self) -> bool:
@@ -123,8 +146,9 @@ class Config:
         known = {f.name for f in dataclasses.fields(cls)}
         for name in options:
             if name not in known:
-                raise UserError(f"{source}: option '{name}'", "an unknown name", "a known option",
-                                nearest(name, known))
+                raise UserError(
+                    f"{source}: option '{name}'", "an unknown name", "a known option", nearest(name, known)
+                )
         return cls(**options)
 
 
@@ -177,5 +201,17 @@ def preset(name: str) -> dict[str, Any]:
         raise UserError("--preset", f"'{name}'", "one of " + ", ".join(PRESETS), nearest(name, PRESETS))
     if name == "default":
         return {}
-    return dict(loss="bce", r1=0.0, r2=0.0, penalty_every=1, reuse_fakes=False, g_lr=2e-4, d_lr=2e-4,
-                g_schedule="constant", d_schedule="constant", beta1=0.9, beta2=0.999, ema=0.0)
+    return dict(
+        loss="bce",
+        r1=0.0,
+        r2=0.0,
+        penalty_every=1,
+        reuse_fakes=False,
+        g_lr=2e-4,
+        d_lr=2e-4,
+        g_schedule="constant",
+        d_schedule="constant",
+        beta1=0.9,
+        beta2=0.999,
+        ema=0.0,
+    )

@@ -42,8 +42,15 @@ class ModelSpec:
     @classmethod
     def of(cls, config: Config, features: int, classes: int) -> ModelSpec:
         """Return the spec that ``config`` asks for on data of ``features`` columns and ``classes`` labels."""
-        return cls(config.latent, features, classes if config.condition else 0, config.g_hidden,
-                   config.d_hidden, config.slope, config.head)
+        return cls(
+            config.latent,
+            features,
+            classes if config.condition else 0,
+            config.g_hidden,
+            config.d_hidden,
+            config.slope,
+            config.head,
+        )
 
     @property
     def g_widths(self) -> tuple[int, ...]:
@@ -118,7 +125,9 @@ def init_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
     the weights.
     """
     out: dict[str, Tensor] = {}
-    for network, (name, widths) in enumerate((("generator", spec.g_widths), ("discriminator", spec.d_widths))):
+    for network, (name, widths) in enumerate(
+        (("generator", spec.g_widths), ("discriminator", spec.d_widths))
+    ):
         for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
             u = noise.uniform(seed, noise.Stream.INIT, (2 * layer + network) << 32, outputs, inputs + 1)
             values = torch.from_numpy((2.0 * u - 1.0) * np.float32(inputs**-0.5))

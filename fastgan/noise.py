@@ -95,8 +95,8 @@ def normal(seed: int, stream: int, first_row: int, rows: int, columns: int) -> n
 
     Words (w0, w1) of a block give columns 0 and 1, words (w2, w3) columns 2 and 3, by Box & Muller (1958):
     ``sqrt(-2 ln u) cos(2 pi v)`` and ``... sin(2 pi v)`` with ``u = ((w0 >> 9) + 0.5) / 2**23`` in (0, 1) and
-    ``v = (w1 >> 8) / 2**24`` in [0, 1), both exact in float32. The largest magnitude is 5.77. Computed in float64
-    and rounded once, so a float32 implementation may differ by its own rounding and by nothing else.
+    ``v = (w1 >> 8) / 2**24`` in [0, 1), both exact in float32. The largest magnitude is 5.77. Computed in
+    float64 and rounded once, so a float32 implementation may differ by its own rounding and by nothing else.
     """
     w = words(seed, stream, first_row, rows, -(-columns // 4) * 4)
     radius = np.sqrt(-2.0 * np.log(((w[:, 0::2] >> 9) + 0.5) * 2.0**-23))
@@ -109,11 +109,11 @@ def normal(seed: int, stream: int, first_row: int, rows: int, columns: int) -> n
 def epoch_index(seed: int, first: int, count: int, size: int) -> np.ndarray:
     """Return which data row stands at each position of an endless sequence of shuffled epochs.
 
-    Position ``p`` lies in epoch ``p // size``; every epoch is a permutation of ``range(size)`` of its own, so each
-    row comes once an epoch and batches need no remainder. The permutation is stateless: an alternating Feistel
-    network (Luby & Rackoff 1988) of 12 rounds on the smallest even-or-odd split of at least 4 bits that covers ``size``,
-    with round keys from the stream ``SHUFFLE`` at row ``epoch``, walked again while the result is out of range
-    (Black & Rogaway 2002, "cycle walking").
+    Position ``p`` lies in epoch ``p // size``; every epoch is a permutation of ``range(size)`` of its own, so
+    each row comes once an epoch and batches need no remainder. The permutation is stateless: an alternating
+    Feistel network (Luby & Rackoff 1988) of 12 rounds on the smallest even-or-odd split of at least 4 bits that
+    covers ``size``, with round keys from the stream ``SHUFFLE`` at row ``epoch``, walked again while the result
+    is out of range (Black & Rogaway 2002, "cycle walking").
 
     Args:
         seed: 64-bit seed.

@@ -49,7 +49,9 @@ class State:
             raise UserError(f"{source}: {name}", here, "the tensors of the model that the options describe")
         for name, shape in wanted.items():
             if tuple(self.tensors[name].shape) != shape:
-                raise UserError(f"{source}: {name}", f"shape {tuple(self.tensors[name].shape)}", f"shape {shape}")
+                raise UserError(
+                    f"{source}: {name}", f"shape {tuple(self.tensors[name].shape)}", f"shape {shape}"
+                )
 
 
 def _empty(spec: ModelSpec) -> dict[str, Tensor]:

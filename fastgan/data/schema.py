@@ -78,11 +78,19 @@ class Data:
         low, high = float(self.rows.min()), float(self.rows.max())
         bottom, top = HEAD_RANGE[head]
         if low < bottom or high > top:
-            raise UserError(f"--data {self.source} with --head {head}", f"values from {low:g} to {high:g}",
-                            f"values from {bottom:g} to {top:g}", "Rescale the data, or use --head linear.")
+            raise UserError(
+                f"--data {self.source} with --head {head}",
+                f"values from {low:g} to {high:g}",
+                f"values from {bottom:g} to {top:g}",
+                "Rescale the data, or use --head linear.",
+            )
 
     def check_condition(self) -> None:
         """Refuse ``--condition`` on data without labels."""
         if self.labels is None:
-            raise UserError(f"--condition with --data {self.source}", "data without labels", "labelled data",
-                            "Drop --condition, or use an IDX folder, an .npz with 'labels', or a folder per class.")
+            raise UserError(
+                f"--condition with --data {self.source}",
+                "data without labels",
+                "labelled data",
+                "Drop --condition, or use an IDX folder, an .npz with 'labels', or a folder per class.",
+            )

@@ -2,7 +2,7 @@
 
 A step is ``d_steps`` discriminator steps, one generator step and the moving average:
 
-    D:  min  E softplus(-D(x)) + E softplus(D(G(z)))     bce, minimax: log D(x) + log(1 - D(G(z))), target 1 and 0
+    D:  min  E softplus(-D(x)) + E softplus(D(G(z)))     bce, minimax: log D(x) + log(1 - D(G(z)))
              E softplus(D(G(z)) - D(x))                  rpgan: rows paired
         plus penalty_every * (r1/2 E |grad_x D(x)|^2 + r2/2 E |grad_x D(G(z))|^2) every so many steps
     G:  min  E softplus(-D(G(z)))                        bce (max log D(G(z)))
@@ -147,7 +147,7 @@ class ReferenceEngine:
         return loss.item()
 
     def _update(self, name: str, loss: Tensor) -> None:
-        """One Adam step (Kingma & Ba 2015, algorithm 1) of one network; the other one's gradients are not computed."""
+        """One Adam step (Kingma & Ba 2015, algorithm 1) of one network; the other gets no gradients."""
         parameters = list(self._networks[name].parameters())
         for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             p.grad = gradient
@@ -155,7 +155,8 @@ class ReferenceEngine:
 
     def _set_learning_rates(self) -> None:
         c = self.config
-        for name, lr, schedule in (("generator", c.g_lr, c.g_schedule), ("discriminator", c.d_lr, c.d_schedule)):
+        rates = {"generator": (c.g_lr, c.g_schedule), "discriminator": (c.d_lr, c.d_schedule)}
+        for name, (lr, schedule) in rates.items():
             self._adam[name].param_groups[0]["lr"] = lr * c.lr_factor(schedule, self.step)
 
     def _noise(self, stream: Stream, update: int) -> Tensor:
