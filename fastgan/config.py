@@ -40,7 +40,7 @@ class Config:
     The defaults are the recipe ``default``; :func:`preset` gives the other one.
 
     Raises:
-        UserError: a value out of range, an unknown choice, or options that exclude each other, named as flags.
+        UserError: a value out of range, an unknown choice, or options that exclude each other, by flag.
     """
 
     # model
@@ -190,9 +190,9 @@ def _number(name: str, kind: str, value: Any, low: float, high: float) -> int | 
 def preset(name: str) -> dict[str, Any]:
     """Return the options in which the recipe ``name`` differs from the defaults of :class:`Config`.
 
-    ``default`` is the study's best recipe (relativistic pairing, Jolicoeur-Martineau 2018, with R1 + R2, Huang
-    et al. 2024 "R3GAN", lazily as in Karras et al. 2020); ``article`` is the literal GAN of Goodfellow et al.
-    2014 with the non-saturating generator loss.
+    ``default`` is the study's best recipe (relativistic pairing, Jolicoeur-Martineau 2018, with R1 + R2,
+    Huang et al. 2024 "R3GAN", lazily as in Karras et al. 2020); ``article`` is the literal GAN of Goodfellow
+    et al. 2014 with the non-saturating generator loss.
 
     Raises:
         UserError: an unknown recipe.

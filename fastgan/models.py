@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class ModelSpec:
     def parameter_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield ``("generator.layers.0.weight", (128, 100))`` and so on, in the order of the networks."""
         for network, widths in (("generator", self.g_widths), ("discriminator", self.d_widths)):
-            for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+            for i, (inputs, outputs) in enumerate(pairwise(widths)):
                 yield f"{network}.layers.{i}.weight", (outputs, inputs)
                 yield f"{network}.layers.{i}.bias", (outputs,)
 
@@ -76,8 +77,7 @@ class _Dense(nn.Module):
     def __init__(self, widths: tuple[int, ...], slope: float, classes: int) -> None:
         super().__init__()
         self.slope, self.classes = slope, classes
-        pairs = zip(widths, widths[1:], strict=False)
-        self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairs)
+        self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths))
 
     def _run(self, x: Tensor, labels: Tensor | None) -> Tensor:
         if self.classes:
@@ -118,17 +118,17 @@ class Discriminator(_Dense):
 
 
 def init_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
-    """Return initial parameters, float32, by name: ``nn.Linear``'s distribution, but a pure function of the seed.
+    """Return initial parameters, float32, by name: ``nn.Linear``'s distribution, a pure function of the seed.
 
     Weights and biases are uniform in +-1/sqrt(inputs). Row ``r`` of layer ``l`` of a network is row
-    ``(2 * l + network) << 32 | r`` of the stream ``INIT`` (generator 0, discriminator 1); its bias is the column after
-    the weights.
+    ``(2 * l + network) << 32 | r`` of the stream ``INIT`` (generator 0, discriminator 1); its bias is the column
+    after the weights.
     """
     out: dict[str, Tensor] = {}
     for network, (name, widths) in enumerate(
         (("generator", spec.g_widths), ("discriminator", spec.d_widths))
     ):
-        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for layer, (inputs, outputs) in enumerate(pairwise(widths)):
             u = noise.uniform(seed, noise.Stream.INIT, (2 * layer + network) << 32, outputs, inputs + 1)
             values = torch.from_numpy((2.0 * u - 1.0) * np.float32(inputs**-0.5))
             out[f"{name}.layers.{layer}.weight"] = values[:, :inputs].contiguous()

@@ -111,9 +111,9 @@ def epoch_index(seed: int, first: int, count: int, size: int) -> np.ndarray:
 
     Position ``p`` lies in epoch ``p // size``; every epoch is a permutation of ``range(size)`` of its own, so
     each row comes once an epoch and batches need no remainder. The permutation is stateless: an alternating
-    Feistel network (Luby & Rackoff 1988) of 12 rounds on the smallest even-or-odd split of at least 4 bits that
-    covers ``size``, with round keys from the stream ``SHUFFLE`` at row ``epoch``, walked again while the result
-    is out of range (Black & Rogaway 2002, "cycle walking").
+    Feistel network (Luby & Rackoff 1988) of 12 rounds on the smallest even-or-odd split of at least 4 bits
+    that covers ``size``, with round keys from the stream ``SHUFFLE`` at row ``epoch``, walked again while the
+    result is out of range (Black & Rogaway 2002, "cycle walking").
 
     Args:
         seed: 64-bit seed.

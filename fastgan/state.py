@@ -16,8 +16,8 @@ class State:
     """Parameters, Adam moments and moving average by name, with the seed and the step.
 
     ``tensors`` holds, for every parameter ``p`` of ``generator.*`` and ``discriminator.*``: ``p``,
-    ``exp_avg.p`` and ``exp_avg_sq.p`` (Adam's two moments); and for every generator parameter ``ema.layers...``.
-    The optimizers' step counts follow from ``step``, and all randomness from ``(seed, step)``.
+    ``exp_avg.p`` and ``exp_avg_sq.p`` (Adam's two moments); and for generator parameters ``ema.layers...``. The
+    optimizers' step counts follow from ``step``, and all randomness from ``(seed, step)``.
     """
 
     tensors: dict[str, Tensor]
@@ -26,7 +26,7 @@ class State:
 
     @classmethod
     def initial(cls, spec: ModelSpec, seed: int) -> State:
-        """Return the state before the first step: fresh parameters, zero moments, EMA equal to the generator."""
+        """Return the state before the first step: fresh parameters, zero moments, EMA = generator."""
         parameters = init_parameters(spec, seed)
         tensors = dict(parameters)
         for name, value in parameters.items():
@@ -37,7 +37,7 @@ class State:
         return cls(tensors, seed)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors under ``prefix.`` with the prefix removed: ``part("ema")`` loads into a Generator."""
+        """Return the tensors under ``prefix.`` without the prefix: ``part("ema")`` loads into a Generator."""
         prefix += "."
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 

@@ -1,4 +1,4 @@
-"""What every data source becomes: one array of rows, labels if there are any, and a schema that tells how to read them."""
+"""What every data source becomes: one array of rows, labels if any, and a schema that tells how to read them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Schema:
         return int(np.prod(self.shape))
 
     def affine(self, head: str) -> tuple[float, float]:
-        """Return (scale, shift) from stored values to the generator's range: ``model = stored * scale + shift``.
+        """Return (scale, shift) from stored values to the generator's range, ``stored * scale + shift``.
 
         uint8 becomes [0, 1], or [-1, 1] for a tanh head; floats are taken as they are.
         """
@@ -42,7 +42,7 @@ class Schema:
         return (2.0 / 255.0, -1.0) if head == "tanh" else (1.0 / 255.0, 0.0)
 
     def decode(self, rows: np.ndarray, head: str) -> np.ndarray:
-        """Turn generated rows, float ``[B, features]``, back into stored values ``[B, *shape]`` (uint8 is rounded)."""
+        """Turn generated rows, float ``[B, features]``, into stored values ``[B, *shape]`` (uint8: rounded)."""
         rows = rows.reshape(len(rows), *self.shape)
         if self.dtype == "float32":
             return rows.astype(np.float32, copy=False)
@@ -87,7 +87,7 @@ class Data:
 
     def check_condition(self) -> None:
         """Refuse ``--condition`` on data without labels."""
-        if self.labels is None:
+        if self.labels is None or not self.schema.classes:
             raise UserError(
                 f"--condition with --data {self.source}",
                 "data without labels",
