@@ -121,8 +121,8 @@ def init_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
     """Return initial parameters, float32, by name: ``nn.Linear``'s distribution, a pure function of the seed.
 
     Weights and biases are uniform in +-1/sqrt(inputs). Row ``r`` of layer ``l`` of a network is row
-    ``(2 * l + network) << 32 | r`` of the stream ``INIT`` (generator 0, discriminator 1); its bias is the column
-    after the weights.
+    ``(2 * l + network) << 32 | r`` of the stream ``INIT`` (generator 0, discriminator 1); its bias is the
+    column after the weights.
     """
     out: dict[str, Tensor] = {}
     for network, (name, widths) in enumerate(

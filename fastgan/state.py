@@ -16,8 +16,8 @@ class State:
     """Parameters, Adam moments and moving average by name, with the seed and the step.
 
     ``tensors`` holds, for every parameter ``p`` of ``generator.*`` and ``discriminator.*``: ``p``,
-    ``exp_avg.p`` and ``exp_avg_sq.p`` (Adam's two moments); and for generator parameters ``ema.layers...``. The
-    optimizers' step counts follow from ``step``, and all randomness from ``(seed, step)``.
+    ``exp_avg.p`` and ``exp_avg_sq.p`` (Adam's two moments); and for generator parameters ``ema.layers...``.
+    The optimizers' step counts follow from ``step``, and all randomness from ``(seed, step)``.
     """
 
     tensors: dict[str, Tensor]

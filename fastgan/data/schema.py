@@ -1,4 +1,4 @@
-"""What every data source becomes: one array of rows, labels if any, and a schema that tells how to read them."""
+"""What every data source becomes: one array of rows, labels if any, and a schema to read them by."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Schema:
         return (2.0 / 255.0, -1.0) if head == "tanh" else (1.0 / 255.0, 0.0)
 
     def decode(self, rows: np.ndarray, head: str) -> np.ndarray:
-        """Turn generated rows, float ``[B, features]``, into stored values ``[B, *shape]`` (uint8: rounded)."""
+        """Turn generated rows, float ``[B, features]``, into stored values ``[B, *shape]`` (rounded)."""
         rows = rows.reshape(len(rows), *self.shape)
         if self.dtype == "float32":
             return rows.astype(np.float32, copy=False)

@@ -9,9 +9,9 @@ import numpy as np
 from fastgan.state import State
 
 #: Columns of what :meth:`Engine.run` returns. ``penalty`` is R1/2 |grad|^2 + R2/2 |grad|^2 (means over rows,
-#: not multiplied by ``penalty_every``), NaN at steps without one. ``d_*_acc`` are shares of rows: logit > 0 on
-#: real rows, < 0 on generated ones, and real above generated pair by pair. With several discriminator steps
-#: per generator step, the last one counts.
+#: not multiplied by ``penalty_every``), NaN at steps without one. ``d_*_acc`` are shares of rows: logit > 0
+#: on real rows, < 0 on generated ones, and real above generated pair by pair. With several discriminator
+#: steps per generator step, the last one counts.
 METRICS = ("d_loss", "g_loss", "penalty", "d_real_acc", "d_fake_acc", "d_pair_acc")
 
 
