@@ -131,6 +131,7 @@ def init_parameters(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
         for layer, (inputs, outputs) in enumerate(pairwise(widths)):
             u = noise.uniform(seed, noise.Stream.INIT, (2 * layer + network) << 32, outputs, inputs + 1)
             values = torch.from_numpy((2.0 * u - 1.0) * np.float32(inputs**-0.5))
-            out[f"{name}.layers.{layer}.weight"] = values[:, :inputs].contiguous()
-            out[f"{name}.layers.{layer}.bias"] = values[:, inputs].contiguous()
+            # clone, since weight and bias of a single output would otherwise share memory
+            out[f"{name}.layers.{layer}.weight"] = values[:, :inputs].clone()
+            out[f"{name}.layers.{layer}.bias"] = values[:, inputs].clone()
     return out

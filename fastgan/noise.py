@@ -98,6 +98,7 @@ def normal(seed: int, stream: int, first_row: int, rows: int, columns: int) -> n
     ``v = (w1 >> 8) / 2**24`` in [0, 1), both exact in float32. The largest magnitude is 5.77. Computed in
     float64 and rounded once, so a float32 implementation may differ by its own rounding and by nothing else.
     """
+    columns = _check_range("columns", columns, 2**34 - 3)  # rounded up to whole blocks below
     w = words(seed, stream, first_row, rows, -(-columns // 4) * 4)
     radius = np.sqrt(-2.0 * np.log(((w[:, 0::2] >> 9) + 0.5) * 2.0**-23))
     angle = (w[:, 1::2] >> 8) * (2.0 * np.pi * 2.0**-24)
