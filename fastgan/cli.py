@@ -1,0 +1,99 @@
+"""What all commands share: a parser with one-line errors, and the way out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from fastgan.errors import UserError, nearest
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    a bug in fastgan
+  2    bad input, or a file that could not be read or written
+  3    training stopped: a loss or a parameter is not finite
+  130  stopped by SIGINT (Ctrl-C), the state is saved
+  143  stopped by SIGTERM, the state is saved"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Like its base, but without abbreviations, and errors are :class:`UserError`.
+
+    Only what was given on the command line is in the result of :meth:`parse`.
+    """
+
+    def __init__(self, module: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=f"python -m {module}",
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=_Formatter,
+        )
+
+    def parse(self, argv: Sequence[str] | None) -> dict[str, Any]:
+        """Return the given arguments by name.
+
+        Raises:
+            UserError: an unknown argument (with the nearest known one), or one without its value.
+        """
+        known, unknown = self.parse_known_args(argv)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            flags = [f for action in self._actions for f in action.option_strings]
+            raise UserError(name, "an unknown argument", "one that --help shows", nearest(name, flags))
+        return vars(known)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found as a :class:`UserError`."""
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            raise UserError(missing[1], "nothing", "a value; --help shows more")
+        match = re.match(r"argument (\S+): (.*)", message)
+        name, what = match.groups() if match else ("arguments", message)
+        raise UserError(name.split("/")[0], what, "what --help shows")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=110)
+
+
+def whole_number(name: str, text: str, low: int, high: int) -> int:
+    """Return ``text`` as a whole number in ``low..high``; :class:`UserError` naming ``name`` if it is not."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise UserError(name, f"'{text}'", f"a whole number from {low} to {high}")
+    return value
+
+
+def one_of(name: str, text: str, choices: Sequence[str]) -> str:
+    """Return ``text`` if it is one of ``choices``, or raise a :class:`UserError` with the nearest one."""
+    if text not in choices:
+        raise UserError(name, f"'{text}'", "one of " + ", ".join(choices), nearest(text, choices))
+    return text
+
+
+def run_command(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
+    """Run a command and return its exit code; a :class:`UserError` becomes one line on stderr and code 2."""
+    try:
+        code = command(argv)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print("fastgan: error:", " ".join(str(error).split()), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("fastgan: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`) has gone. Python flushes stdout once more at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

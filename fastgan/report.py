@@ -1,0 +1,226 @@
+"""The run folder: everything that a run leaves behind, and where it lies.
+
+runs/00000-digits-default/
+    options.json            every option
+    data.json               what the data was: source, schema, fingerprint
+    log.txt                 what happened, with times
+    stats.jsonl             one line of statistics every --log-every steps
+    fakes-000000.png ...    the same noise through the generator's average, every --sample-every steps
+    loss.png                losses and accuracies
+    samples.png, .npy       16 final samples
+    checkpoints/            see fastgan.checkpoint
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastgan import checkpoint, files, pictures, stats
+from fastgan.config import Config
+from fastgan.data.schema import HEAD_RANGE, Data, Schema
+from fastgan.errors import UserError
+from fastgan.generate import generate, generator_of
+from fastgan.models import ModelSpec
+from fastgan.state import State
+
+_NUMBER = re.compile(r"(\d{5,})-")
+_GRID_ROWS = 8
+_GRID_COLUMNS = 8
+_MOST_COLUMNS = 32
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a run remembers of its data, enough to sample without it.
+
+    Attributes:
+        name, source, schema: as in :class:`~fastgan.data.schema.Data`.
+        rows: number of rows.
+        fingerprint: checksum of rows, labels and schema.
+    """
+
+    name: str
+    source: str
+    rows: int
+    fingerprint: str
+    schema: Schema
+
+    @classmethod
+    def of(cls, data: Data) -> DataFacts:
+        """Return the facts of ``data``."""
+        return cls(data.name, data.source, len(data), data.fingerprint(), data.schema)
+
+
+def next_folder(root: Path, name: str) -> Path:
+    """Return the folder that the next run under ``root`` would get: ``root/00007-name``."""
+    numbers = [int(m[1]) for p in root.iterdir() if (m := _NUMBER.match(p.name))] if root.is_dir() else []
+    return root / f"{max(numbers, default=-1) + 1:05d}-{name}"
+
+
+def folder_name(data: str, preset: str) -> str:
+    """Return ``data-preset`` with everything but letters, digits and ``._-`` replaced."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{data}-{preset}")
+
+
+class RunFolder:
+    """One run's folder. :meth:`create` makes a new one, :meth:`open` finds an old one.
+
+    Attributes:
+        path: the folder.
+        config: the run's options.
+        facts: of its data.
+        say: shows a line to the person who waits; a new folder says nothing.
+    """
+
+    def __init__(self, path: Path, config: Config, facts: DataFacts) -> None:
+        self.path, self.config, self.facts = path, config, facts
+        self.spec = ModelSpec.of(config, facts.schema.features, len(facts.schema.classes))
+        self.say: Callable[[str], None] = lambda line: None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def stats(self) -> Path:
+        """File of the statistics."""
+        return self.path / "stats.jsonl"
+
+    @classmethod
+    def create(cls, root: Path, name: str, config: Config, data: Data) -> RunFolder:
+        """Make the next numbered folder under ``root``; two processes at once get two numbers.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        files.make_folder(root)
+        with files.locked(root / ".lock", wait=True):
+            path = next_folder(root, name)
+            files.make_folder(path / "checkpoints")
+        run = cls(path, config, DataFacts.of(data))
+        files.write_atomic(path / "data.json", _json(asdict(run.facts)))
+        files.write_atomic(path / "options.json", (config.to_json() + "\n").encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Read the options and facts of an existing run.
+
+        Raises:
+            UserError: ``path`` is not a run folder, or its JSON is damaged.
+        """
+        facts = _read_json(path / "data.json")
+        options = _read_json(path / "options.json")
+        try:
+            schema = facts.pop("schema")
+            schema = Schema(**schema | {k: tuple(schema[k]) for k in ("shape", "classes")})
+            return cls(
+                path, Config.from_dict(options, str(path / "options.json")), DataFacts(**facts, schema=schema)
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                str(path / "data.json"), f"damaged ({error})", "the file that the run wrote"
+            ) from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process from training in this folder.
+
+        Raises:
+            UserError: another one does.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self.path / ".lock"))
+            except BlockingIOError:
+                raise UserError(
+                    str(self.path),
+                    "a run that another process is training",
+                    "a run at rest",
+                    "Wait for it or stop it.",
+                ) from None
+            yield
+
+    def clean(self) -> None:
+        """Remove what a killed process left. The caller holds the lock."""
+        files.remove_temporary(self.path)
+        checkpoint.clean(self.checkpoints)
+
+    def log(self, line: str) -> None:
+        """Append a line to ``log.txt``, with the time, and show it."""
+        self.note(line)
+        self.say(line)
+
+    def note(self, line: str) -> None:
+        """Append a line to ``log.txt`` without showing it."""
+        files.append(self.path / "log.txt", time.strftime("%Y-%m-%d %H:%M:%S ") + line)
+
+    def write_fakes(self, state: State) -> None:
+        """Write the sample grid of ``state``: the same noise every time; a column per class if conditional."""
+        classes = self.spec.classes
+        columns = classes if 0 < classes <= _MOST_COLUMNS else _GRID_COLUMNS
+        image = pictures.grid(self.shades(self._generate(state, _GRID_ROWS * columns)), columns)
+        files.write_atomic(self.path / f"fakes-{state.step:06d}.png", pictures.png(image))
+
+    def write_samples(self, state: State) -> None:
+        """Write the 16 final samples: ``samples.npy`` ``[16, *shape]``; for images ``samples.png``, 4 x 4."""
+        rows = self._generate(state, _SAMPLES)
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        files.write_atomic(self.path / "samples.npy", buffer.getvalue())
+        if self.is_image:
+            files.write_atomic(self.path / "samples.png", pictures.png(pictures.grid(self.shades(rows), 4)))
+
+    def write_loss_plot(self) -> None:
+        """Draw ``loss.png`` from the statistics so far; nothing if there are none."""
+        lines = stats.read(self.stats)
+        if lines:
+            plot = pictures.loss_plot(lines, self.path.name, self.config.loss == "rpgan")
+            files.write_atomic(self.path / "loss.png", plot)
+
+    def shades(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of images as uint8: stored pixels as they are, floats from the range of the head."""
+        if rows.dtype == np.uint8:
+            return rows
+        low, high = HEAD_RANGE.get(self.config.head, (0.0, 1.0))
+        return np.rint(np.clip((rows - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether rows can be shown."""
+        return self.facts.schema.kind == "image"
+
+    def _generate(self, state: State, count: int) -> np.ndarray:
+        generator = generator_of(self.spec, state.part("ema"))
+        blocks = generate(generator, self.spec, self.facts.schema, self.config.seed, 0, count)
+        return np.concatenate(list(blocks))
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        hint = "" if path.parent.is_dir() else "There is no such folder."
+        raise UserError(
+            str(path), (error.strerror or "an error").lower(), "a file of a run folder", hint
+        ) from error
+    except ValueError as error:
+        raise UserError(str(path), f"damaged JSON ({error})", "the file that the run wrote") from error
+    if not isinstance(value, dict):
+        raise UserError(str(path), type(value).__name__, "a JSON object")
+    return value

@@ -1,0 +1,172 @@
+"""``python -m fastgan.sample``: rows of a trained run; row i is always the same one."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastgan import files
+from fastgan.cli import Parser, one_of, run_command, whole_number
+from fastgan.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fastgan.report import RunFolder
+    from fastgan.state import State
+
+FORMATS = ("grid", "npz", "png")
+_MOST_IN_A_GRID = 10_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(_sample, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "fastgan.sample",
+        "Write generated rows of a trained run. Row i is the same whatever --first and --n are.",
+        "exit codes: 0 done, 2 bad input or a file that could not be read or written",
+    )
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--n", metavar="N", help="number of rows (1 to 10000000; default: 16)")
+    parser.add_argument("--first", metavar="N", help="number of the first row (0 to 2**62; default: 0)")
+    text = "grid: one PNG; npz: rows, labels and numbers; png: a folder with a PNG per row"
+    default = "(default: grid for images, npz for plain arrays)"
+    parser.add_argument("--format", metavar="NAME", help=f"{text} {default}")
+    parser.add_argument("--out", metavar="PATH", help="file, or folder for png (default: sampled... in RUN)")
+    parser.add_argument("--seed", metavar="N", help="of the noise (0 to 2**63 - 1; default: the run's)")
+    text = "class of all rows, for runs with --condition (default: all classes in turn)"
+    parser.add_argument("--label", metavar="NAME", help=text)
+    parser.add_argument("--step", metavar="N", help="checkpoint to use (default: the newest)")
+    return parser
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What to generate, and from what."""
+
+    run: RunFolder
+    state: State
+    seed: int
+    first: int
+    count: int
+    label: int | None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield blocks of rows, ``[block, *shape]``."""
+        from fastgan.generate import generate, generator_of
+
+        spec, generator = self.run.spec, generator_of(self.run.spec, self.state.part("ema"))
+        schema = self.run.facts.schema
+        return generate(generator, spec, schema, self.seed, self.first, self.count, self.label)
+
+
+def _sample(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse(argv)
+    from fastgan.report import RunFolder
+
+    run = RunFolder.open(Path(arguments["run"]))
+    kind = one_of("--format", arguments.get("format", "grid" if run.is_image else "npz"), FORMATS)
+    count = whole_number("--n", arguments.get("n", "16"), 1, 10_000_000)
+    if kind != "npz" and not run.is_image:
+        raise UserError("--format", f"'{kind}'", "npz, since the rows of this run are no images")
+    if kind == "grid" and count > _MOST_IN_A_GRID:
+        raise UserError("--n with --format grid", count, f"at most {_MOST_IN_A_GRID}", "Use --format npz.")
+    rows = _Rows(
+        run,
+        _state(run, arguments.get("step")),
+        whole_number("--seed", arguments.get("seed", str(run.config.seed)), 0, 2**63 - 1),
+        whole_number("--first", arguments.get("first", "0"), 0, 2**62),
+        count,
+        _label(run, arguments),
+    )
+    default = {"grid": "sampled.png", "npz": "sampled.npz", "png": "sampled"}[kind]
+    out = Path(arguments.get("out", run.path / default))
+    {"grid": _write_grid, "npz": _write_npz, "png": _write_each}[kind](rows, out)
+    print(f"{out}: rows {rows.first} to {rows.first + count - 1} of {run.path} at step {rows.state.step}")
+    return 0
+
+
+def _state(run: RunFolder, step: str | None) -> State:
+    """Read the checkpoint that was asked for, or the newest whole one."""
+    from fastgan import checkpoint
+
+    if step is None:
+        found = checkpoint.latest(run.checkpoints, lambda line: print(line, file=sys.stderr))
+        if not found:
+            raise UserError(str(run.checkpoints), "no checkpoint", "at least one")
+        state = found[0]
+    else:
+        known = ", ".join(map(str, checkpoint.steps(run.checkpoints))) or "none"
+        number = whole_number("--step", step, 0, 2**40)
+        if number not in checkpoint.steps(run.checkpoints):
+            raise UserError("--step", step, f"a step with a checkpoint: {known}")
+        state = checkpoint.load(checkpoint.path_of(run.checkpoints, number))[0]
+    state.check(run.spec, str(run.checkpoints))
+    return state
+
+
+def _label(run: RunFolder, arguments: dict[str, Any]) -> int | None:
+    """Return the number of the class that was named."""
+    if "label" not in arguments:
+        return None
+    classes = run.facts.schema.classes
+    if not run.config.condition:
+        raise UserError(
+            "--label", f"'{arguments['label']}'", "nothing, since the run was trained without --condition"
+        )
+    if arguments["label"] not in classes:
+        hint = nearest(arguments["label"], classes)
+        raise UserError("--label", f"'{arguments['label']}'", "one of " + ", ".join(classes), hint)
+    return classes.index(arguments["label"])
+
+
+def _write_grid(rows: _Rows, out: Path) -> None:
+    import numpy as np
+
+    from fastgan import pictures
+
+    images = rows.run.shades(np.concatenate(list(rows.blocks())))
+    files.make_folder(out.parent)
+    files.write_atomic(out, pictures.png(pictures.grid(images, math.isqrt(rows.count - 1) + 1)))
+
+
+def _write_npz(rows: _Rows, out: Path) -> None:
+    import numpy as np
+
+    from fastgan.generate import labels_of
+
+    arrays = {
+        "rows": np.concatenate(list(rows.blocks())),
+        "index": np.arange(rows.first, rows.first + rows.count),
+    }
+    labels = labels_of(rows.run.spec.classes, rows.first, rows.count, rows.label)
+    if labels is not None:
+        arrays["labels"] = labels
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    files.make_folder(out.parent)
+    files.write_atomic(out, buffer.getvalue())
+
+
+def _write_each(rows: _Rows, out: Path) -> None:
+    from fastgan import pictures
+
+    files.make_folder(out)
+    number = rows.first
+    for block in rows.blocks():
+        for image in rows.run.shades(block):
+            files.write_atomic(out / f"{number:06d}.png", pictures.png(image))
+            number += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
