@@ -1,0 +1,1 @@
+"""What tests share: comparisons that explain themselves, and the literal GAN."""
