@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -70,6 +72,15 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256, in hex, of rows, labels and schema; the name and the source do not count."""
+        header = {"rows": len(self.rows), "labelled": self.labels is not None, "schema": asdict(self.schema)}
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        digest.update(memoryview(np.ascontiguousarray(self.rows)))
+        if self.labels is not None:
+            digest.update(memoryview(np.ascontiguousarray(self.labels)))
+        return digest.hexdigest()
 
     def check_head(self, head: str) -> None:
         """Refuse float data outside the range that the generator's head can reach."""
