@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Record:
         window: sums of the metrics since the last line of statistics, see :class:`fastgan.stats.Window`.
         seconds: time spent in the run so far.
         version: of fastgan.
-        sha256: checksum of the tensor file, in hex.
+        sha256: checksum of the tensor file followed by all of the above, in hex.
     """
 
     step: int
@@ -78,7 +78,7 @@ def save(folder: Path, state: State, record: Record, keep: int) -> None:
         UserError: disk full or the like, naming the file; the previous checkpoints are untouched.
     """
     content = safetensors.torch.save({k: v.contiguous() for k, v in state.tensors.items()})
-    fields = asdict(record) | {"sha256": hashlib.sha256(content).hexdigest()}
+    fields = asdict(replace(record, sha256=_checksum(content, record)))
     path = path_of(folder, record.step)
     tensors = path.with_suffix(".safetensors")
     files.write_atomic(tensors, content)
@@ -106,8 +106,8 @@ def load(path: Path) -> tuple[State, Record]:
         raise UserError(str(error.filename), (error.strerror or "an error").lower(), wanted) from error
     except (ValueError, TypeError) as error:
         raise UserError(str(path), f"an unreadable record ({error})", wanted) from error
-    if hashlib.sha256(content).hexdigest() != record.sha256:
-        raise UserError(str(tensors), "a damaged file (its checksum differs)", wanted)
+    if _checksum(content, record) != record.sha256 or path != path_of(path.parent, record.step):
+        raise UserError(str(tensors), "a damaged checkpoint (its checksum differs)", wanted)
     try:
         return State(safetensors.torch.load(content), record.seed, record.step), record
     except SafetensorError as error:
@@ -144,6 +144,11 @@ def clean(folder: Path) -> None:
     """Remove what a killed process left: temporary files, and tensors without a commit record."""
     files.remove_temporary(folder)
     _remove_all_but(folder, steps(folder))
+
+
+def _checksum(tensors: bytes, record: Record) -> str:
+    fields = json.dumps(asdict(replace(record, sha256="")), sort_keys=True)
+    return hashlib.sha256(tensors + fields.encode()).hexdigest()
 
 
 def _remove_all_but(folder: Path, kept: list[int]) -> None:

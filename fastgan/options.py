@@ -81,8 +81,9 @@ def refuse_changes(config: Config, explicit: dict[str, Any], source: str) -> Non
 
 
 def _absolute(source: str) -> str:
-    """Make a path independent of the working directory; names of data sets stay as they are."""
-    return source if source in BUILTIN else str(Path(source).expanduser().absolute())
+    """Make a path independent of the working directory; a name, or what is not there, stays as it is."""
+    path = Path(source).expanduser()
+    return source if source in BUILTIN or not path.exists() else str(path.absolute())
 
 
 def _parse(kind: str, text: str) -> Any:

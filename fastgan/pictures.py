@@ -67,10 +67,12 @@ def loss_plot(stats: list[dict[str, Any]], title: str, pairs: bool) -> bytes:
     shares.set_ylim(-0.02, 1.02)
     shares.set_ylabel("discriminator's accuracy")
     shares.set_xlabel("step")
+    shares.set_xlim(left=0)
     for axes in (losses, shares):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9, ncols=3)
+        # Above the axes, where no curve can be.
+        axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -17,6 +17,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -109,8 +110,12 @@ class RunFolder:
             path = next_folder(root, name)
             files.make_folder(path / "checkpoints")
         run = cls(path, config, DataFacts.of(data))
-        files.write_atomic(path / "data.json", _json(asdict(run.facts)))
-        files.write_atomic(path / "options.json", (config.to_json() + "\n").encode())
+        try:
+            files.write_atomic(path / "data.json", _json(asdict(run.facts)))
+            files.write_atomic(path / "options.json", (config.to_json() + "\n").encode())
+        except UserError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -167,7 +172,7 @@ class RunFolder:
         files.append(self.path / "log.txt", time.strftime("%Y-%m-%d %H:%M:%S ") + line)
 
     def write_fakes(self, state: State) -> None:
-        """Write the sample grid of ``state``: the same noise every time; a column per class if conditional."""
+        """Write the sample grid of ``state``: the same noise every time, a column per class if any."""
         classes = self.spec.classes
         columns = classes if 0 < classes <= _MOST_COLUMNS else _GRID_COLUMNS
         image = pictures.grid(self.shades(self._generate(state, _GRID_ROWS * columns)), columns)
