@@ -28,8 +28,7 @@ def build(array: np.ndarray, labels: np.ndarray | None, *, argument: str, name: 
             that do not pair up with the rows.
     """
     shape = _row_shape(array, argument)
-    rows = _stored(array, argument).reshape(len(array), -1)
-    rows = np.require(rows, requirements=["C", "W"])
+    rows = np.ascontiguousarray(_stored(array, argument).reshape(len(array), -1))
     numbers, classes = (None, ()) if labels is None else _classes(labels, len(rows), argument)
     kind = "array" if len(shape) == 1 else "image"
     return Data(rows, numbers, Schema(kind, shape, rows.dtype.name, classes), name, source)
