@@ -1,0 +1,128 @@
+"""The native CPU engine: many alternating steps per call, in C++ (kernels/cpu). Same contract as the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from fastgan.config import HEADS, LOSSES, Config
+from fastgan.data.schema import Data
+from fastgan.engines.protocol import METRICS
+from fastgan.errors import UserError
+from fastgan.kernels import cpu
+from fastgan.models import ModelSpec
+from fastgan.state import State
+from fastgan.threads import thread_count
+
+_NETWORKS = ("generator", "discriminator")
+_KINDS = ("", "exp_avg.", "exp_avg_sq.", "ema.")  # in the order of the native module
+_LEAKY_RELU = 1  # activations there: LeakyReLU, then the heads in the order of HEADS
+
+
+def native_spec(spec: ModelSpec, batch: int) -> dict[str, object]:
+    """Return the part of the native module's options that describes the generator and the rows in flight."""
+    return {
+        "latent": spec.latent,
+        "features": spec.features,
+        "classes": spec.classes,
+        "g_hidden": list(spec.g_hidden),
+        "slope": spec.slope,
+        "head": HEADS.index(spec.head) + _LEAKY_RELU,
+        "batch": batch,
+    }
+
+
+class CpuEngine:
+    """The whole step in native code: float32, any depth and widths, results bit-equal for any number of threads.
+
+    Args:
+        config: all options; ``threads`` 0 takes what PyTorch would use, within what this process may use.
+        data: the training rows, read in place.
+
+    Raises:
+        UserError: the native module is not there, or cannot run here.
+    """
+
+    name = "cpu"
+
+    def __init__(self, config: Config, data: Data) -> None:
+        native = cpu.native()
+        self.config = config
+        self.spec = ModelSpec.of(config, data.schema.features, len(data.schema.classes))
+        options = native_spec(self.spec, config.batch) | {
+            "d_hidden": list(config.d_hidden),
+            "loss": LOSSES.index(config.loss),
+            "target": 1.0 - config.label_smoothing,
+            "r1": config.r1,
+            "r2": config.r2,
+            "penalty_every": config.penalty_every,
+            "d_steps": config.d_steps,
+            "reuse_fakes": config.reuse_fakes,
+            "beta1": config.beta1,
+            "beta2": config.beta2,
+            "eps": config.eps,
+        }
+        labels = None if not self.spec.classes else np.ascontiguousarray(data.labels, dtype=np.int64)
+        self.threads = thread_count(config.threads)
+        scale, shift = data.schema.affine(config.head)
+        self._native = native.Engine(options, data.rows, labels, scale, shift, self.threads)
+
+    def load(self, state: State) -> None:
+        """Copy ``state`` into the engine's own layout, as float32."""
+        state.check(self.spec)
+        for address, weight, bias in self._layers():
+            values = (
+                state.tensors[name].detach().to("cpu", torch.float32).contiguous() for name in (weight, bias)
+            )
+            self._native.set(*address, *(value.numpy() for value in values))
+        self._native.load(state.seed, state.step)
+        self.seed = state.seed
+
+    def export(self) -> State:
+        """Return a copy of the state, as float32 tensors."""
+        shapes = dict(self.spec.parameter_shapes())
+        tensors: dict[str, torch.Tensor] = {}
+        for address, weight, bias in self._layers():
+            for name, kind in ((weight, "weight"), (bias, "bias")):
+                network, layer, _ = address
+                tensors[name] = torch.empty(shapes[f"{_NETWORKS[network]}.layers.{layer}.{kind}"])
+            self._native.get(*address, tensors[weight].numpy(), tensors[bias].numpy())
+        return State(tensors, self.seed, self._native.step)
+
+    def _layers(self) -> Iterator[tuple[tuple[int, int, int], str, str]]:
+        """Yield (network, layer, kind) of the native module with the names of that weight and bias in a state."""
+        for network, name in enumerate(_NETWORKS):
+            depth = len(self.spec.g_hidden if network == 0 else self.spec.d_hidden) + 1
+            for kind, prefix in enumerate(_KINDS):
+                if prefix == "ema." and network:
+                    continue  # only the generator has a moving average
+                stem = "ema" if prefix == "ema." else prefix + name
+                for layer in range(depth):
+                    yield (
+                        (network, layer, kind),
+                        f"{stem}.layers.{layer}.weight",
+                        f"{stem}.layers.{layer}.bias",
+                    )
+
+    def stop(self) -> None:
+        """Make :meth:`run` return after the current step."""
+        self._native.stop()
+
+    def run(self, steps: int) -> np.ndarray:
+        """Run up to ``steps`` steps; Ctrl-C and other signals are looked at between steps, every 20 ms."""
+        c, first = self.config, self._native.step
+        schedule = np.array(
+            [
+                (
+                    c.g_lr * c.lr_factor(c.g_schedule, t),
+                    c.d_lr * c.lr_factor(c.d_schedule, t),
+                    1.0 - c.ema_decay(t),
+                )
+                for t in range(first, first + steps)
+            ],
+            dtype=np.float64,
+        ).reshape(-1, 3)
+        metrics = np.full((steps, len(METRICS)), np.nan, dtype=np.float32)
+        return metrics[: self._native.run(schedule, metrics)]

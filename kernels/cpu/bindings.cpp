@@ -1,0 +1,229 @@
+// The native module fastgan.kernels.cpu._native: thin, NumPy arrays in and out, no torch.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "dispatch.h"
+#include "engine.h"
+#include "sampler.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using fastgan::Engine;
+using fastgan::Layer;
+using fastgan::Spec;
+
+namespace {
+
+template <class T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using AnyRows = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+
+void want(bool ok, const char* message) {
+  if (!ok) throw std::invalid_argument(message);
+}
+
+Spec spec_of(const nb::dict& options) {
+  auto get = [&](const char* name) { return options[name]; };
+  Spec s;
+  s.latent = nb::cast<int>(get("latent"));
+  s.features = nb::cast<int>(get("features"));
+  s.classes = nb::cast<int>(get("classes"));
+  s.g_hidden = nb::cast<std::vector<int>>(get("g_hidden"));
+  s.slope = nb::cast<float>(get("slope"));
+  s.head = static_cast<fastgan::Activation>(nb::cast<int>(get("head")));
+  s.batch = nb::cast<int>(get("batch"));
+  if (!options.contains("loss")) return s;  // a sampler needs no more
+  s.d_hidden = nb::cast<std::vector<int>>(get("d_hidden"));
+  s.loss = static_cast<fastgan::Loss>(nb::cast<int>(get("loss")));
+  s.target = nb::cast<float>(get("target"));
+  s.r1 = nb::cast<float>(get("r1"));
+  s.r2 = nb::cast<float>(get("r2"));
+  s.penalty_every = nb::cast<int>(get("penalty_every"));
+  s.d_steps = nb::cast<int>(get("d_steps"));
+  s.reuse_fakes = nb::cast<bool>(get("reuse_fakes"));
+  s.beta1 = nb::cast<double>(get("beta1"));
+  s.beta2 = nb::cast<double>(get("beta2"));
+  s.eps = nb::cast<double>(get("eps"));
+  return s;
+}
+
+enum Kind { kParameter, kFirstMoment, kSecondMoment, kAverage };
+
+float* of_kind(const fastgan::Weights& w, int kind) {
+  float* all[] = {w.w, w.m, w.v, w.average};
+  want(kind >= 0 && kind < 4 && all[kind], "kind: there is no such tensor");
+  return all[kind];
+}
+
+const Layer& layer_at(const std::vector<Layer>& layers, int i) {
+  want(i >= 0 && i < (int)layers.size(), "layer: out of range");
+  return layers[(size_t)i];
+}
+
+void check_sizes(const Layer& layer, size_t weight, size_t bias) {
+  want(weight == (size_t)layer.inputs * (size_t)layer.outputs, "weight: wrong number of elements");
+  want(bias == (size_t)layer.outputs, "bias: wrong number of elements");
+}
+
+void set_layer(const Layer& layer, int kind, const In<float>& weight, const In<float>& bias) {
+  check_sizes(layer, weight.size(), bias.size());
+  fastgan::pack(layer, weight.data(), of_kind(layer.weight, kind));
+  std::copy_n(bias.data(), layer.outputs, of_kind(layer.bias, kind));
+  if (kind == kParameter) fastgan::refresh_transposed(layer);
+}
+
+void get_layer(const Layer& layer, int kind, const Out<float>& weight, const Out<float>& bias) {
+  check_sizes(layer, weight.size(), bias.size());
+  fastgan::unpack(layer, of_kind(layer.weight, kind), weight.data());
+  std::copy_n(of_kind(layer.bias, kind), layer.outputs, bias.data());
+}
+
+// Keeps the arrays alive that the engine reads, and one caller at a time inside it.
+class BoundEngine {
+ public:
+  BoundEngine(const nb::dict& options, AnyRows rows, nb::object labels, double scale, double shift, int threads)
+      : rows_(rows), engine_(spec_of(options), data_of(rows, labels, scale, shift), threads) {}
+
+  const Layer& layer(int network, int i) { return layer_at(network == 0 ? engine_.plan.g : engine_.plan.d, i); }
+
+  void load(uint64_t seed, uint64_t step) {
+    const Guard guard(*this);
+    engine_.seed = seed;
+    engine_.step = step;
+  }
+
+  long run(const In<double>& schedule, const Out<float>& metrics) {
+    const Guard guard(*this);
+    const size_t steps = schedule.size() / 3;
+    want(schedule.size() == steps * 3 && metrics.size() == steps * fastgan::kMetrics, "metrics: wrong size");
+    bool interrupted = false;
+    const auto poll = [&] {
+      nb::gil_scoped_acquire gil;
+      return interrupted = PyErr_CheckSignals() != 0;
+    };
+    long done = 0;
+    {
+      nb::gil_scoped_release release;
+      done = engine_.run((long)steps, reinterpret_cast<const fastgan::Schedule*>(schedule.data()), metrics.data(),
+                         poll);
+    }
+    if (interrupted) throw nb::python_error();
+    return done;
+  }
+
+  uint64_t step() const { return engine_.step; }
+  void stop() { engine_.stop(); }
+
+ private:
+  struct Guard {
+    explicit Guard(BoundEngine& engine) : engine(engine) {
+      if (engine.busy_.exchange(true)) throw std::runtime_error("engine: it is running in another thread");
+    }
+    ~Guard() { engine.busy_ = false; }
+    BoundEngine& engine;
+  };
+
+  fastgan::DataRows data_of(const AnyRows& rows, const nb::object& labels, double scale, double shift) {
+    fastgan::DataRows data;
+    want(rows.ndim() == 2 && rows.shape(0) > 0, "rows: a matrix with at least one row");
+    data.is_u8 = rows.dtype() == nb::dtype<uint8_t>();
+    want(data.is_u8 || rows.dtype() == nb::dtype<float>(), "rows: uint8 or float32");
+    data.rows = rows.data();
+    data.size = rows.shape(0);
+    data.scale = (float)scale;
+    data.shift = (float)shift;
+    if (!labels.is_none()) {
+      labels_ = nb::cast<In<int64_t>>(labels);
+      want(labels_.size() == data.size, "labels: one for each row");
+      data.labels = labels_.data();
+    }
+    return data;
+  }
+
+  AnyRows rows_;
+  In<int64_t> labels_;
+  Engine engine_;
+  std::atomic<bool> busy_{false};
+};
+
+class BoundSampler {
+ public:
+  BoundSampler(const nb::dict& options, int threads) : sampler_(spec_of(options), threads) {}
+
+  const Layer& layer(int i) { return layer_at(sampler_.layers, i); }
+
+  void rows(uint64_t seed, uint32_t stream, uint64_t first, nb::object labels, nb::object out, double scale,
+            double shift) {
+    Out<uint8_t> bytes;
+    Out<float> floats;
+    const bool is_u8 = nb::try_cast(out, bytes);
+    if (!is_u8) floats = nb::cast<Out<float>>(out);
+    const size_t size = is_u8 ? bytes.size() : floats.size(), features = (size_t)sampler_.spec.features;
+    want(size % features == 0, "out: wrong number of elements");
+    In<int64_t> label;
+    if (!labels.is_none()) label = nb::cast<In<int64_t>>(labels);
+    want(sampler_.spec.classes == 0 || label.size() == size / features, "labels: one for each row");
+    nb::gil_scoped_release release;
+    sampler_.rows(seed, stream, first, (long)(size / features), label.data(), is_u8 ? bytes.data() : nullptr,
+                  is_u8 ? nullptr : floats.data(), (float)scale, (float)shift);
+  }
+
+ private:
+  fastgan::Sampler sampler_;
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "fastgan's native CPU kernels";
+  m.def("isas", &fastgan::usable_isas, "Instruction sets usable here, best first.");
+  m.def("isa", [] { return std::string(fastgan::choose_kernels().name); }, "The one in use (FASTGAN_ISA).");
+
+  m.def("words", [](uint64_t seed, uint32_t stream, uint64_t first_row, const Out<uint32_t>& out) {
+    want(out.ndim() == 2, "out: a matrix");
+    for (size_t r = 0; r < out.shape(0); r++)
+      fastgan::choose_kernels().words(seed, stream, first_row + r, (int)out.shape(1), out.data() + r * out.shape(1));
+  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a, "noise.words, into uint32 [rows, columns].");
+
+  m.def("normal", [](uint64_t seed, uint32_t stream, uint64_t first_row, const Out<float>& out) {
+    want(out.ndim() == 2, "out: a matrix");
+    const int rows = (int)out.shape(0), columns = (int)out.shape(1);
+    fastgan::Arena arena;
+    const fastgan::Panels panels = arena.panels(rows, columns);
+    fastgan::choose_kernels().normal(seed, stream, first_row, panels, 0, rows, columns);
+    fastgan::choose_kernels().rows_f32(panels, 0, rows, columns, out.data());
+  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a, "noise.normal, into float32 [rows, columns].");
+
+  m.def("epoch_index", [](uint64_t seed, uint64_t first, uint64_t size, const Out<int64_t>& out) {
+    want(size > 0, "size: at least one data row");
+    fastgan::choose_kernels().epoch_index(seed, first, (int)out.size(), size, out.data());
+  }, "seed"_a, "first"_a, "size"_a, "out"_a, "noise.epoch_index, into int64 [count].");
+
+  nb::class_<BoundEngine>(m, "Engine", "The alternating step in native code; see fastgan/engines/cpu.py.")
+      .def(nb::init<const nb::dict&, AnyRows, nb::object, double, double, int>(), "options"_a, "rows"_a,
+           "labels"_a.none(), "scale"_a, "shift"_a, "threads"_a)
+      .def("load", &BoundEngine::load, "seed"_a, "step"_a)
+      .def("set", [](BoundEngine& e, int network, int layer, int kind, const In<float>& weight, const In<float>& bias) {
+        set_layer(e.layer(network, layer), kind, weight, bias);
+      }, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
+      .def("get", [](BoundEngine& e, int network, int layer, int kind, const Out<float>& weight, const Out<float>& bias) {
+        get_layer(e.layer(network, layer), kind, weight, bias);
+      }, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
+      .def("run", &BoundEngine::run, "schedule"_a, "metrics"_a)
+      .def("stop", &BoundEngine::stop)
+      .def_prop_ro("step", &BoundEngine::step);
+
+  nb::class_<BoundSampler>(m, "Sampler", "Rows of a trained generator; see fastgan/generate.py.")
+      .def(nb::init<const nb::dict&, int>(), "options"_a, "threads"_a)
+      .def("set", [](BoundSampler& s, int layer, const In<float>& weight, const In<float>& bias) {
+        set_layer(s.layer(layer), kParameter, weight, bias);
+      }, "layer"_a, "weight"_a, "bias"_a)
+      .def("rows", &BoundSampler::rows, "seed"_a, "stream"_a, "first"_a, "labels"_a.none(), "out"_a, "scale"_a,
+           "shift"_a);
+}

@@ -1,0 +1,16 @@
+// Which instruction set to use: the best that this processor has, or a lower one that FASTGAN_ISA names.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace fastgan {
+
+// Names of the instruction sets that this build holds and this processor runs, best first.
+std::vector<std::string> usable_isas();
+
+// Throws std::invalid_argument, naming what would be accepted, if FASTGAN_ISA asks for one that is not usable.
+const Kernels& choose_kernels();
+
+}  // namespace fastgan

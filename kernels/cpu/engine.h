@@ -1,0 +1,58 @@
+// Runs the plan: many alternating steps per call, on a team of threads, with nothing left to decide outside.
+#pragma once
+#include <atomic>
+#include <functional>
+
+#include "plan.h"
+#include "pool.h"
+
+namespace fastgan {
+
+// The training rows, row-major; labels may be null. Not owned.
+struct DataRows {
+  const void* rows = nullptr;
+  bool is_u8 = false;
+  const int64_t* labels = nullptr;
+  uint64_t size = 0;
+  float scale = 1, shift = 0;
+};
+
+// What changes from step to step: learning rates and the moving average's rate, in float64.
+struct Schedule {
+  double g_lr, d_lr, average;
+};
+
+constexpr int kMetrics = 6;  // columns of fastgan.engines.protocol.METRICS
+
+class Engine {
+ public:
+  Engine(const Spec& spec, const DataRows& data, int threads);
+
+  const Kernels& kernels;
+  Plan plan;
+
+  uint64_t seed = 0;
+  uint64_t step = 0;
+
+  // Run up to `steps` steps; metrics is [steps][kMetrics], schedule [steps]. `poll` is called between steps now and
+  // then; a true answer, or stop(), ends the run after the current step. Returns the steps done.
+  long run(long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
+  void stop() { stop_ = true; }
+
+ private:
+  void work(int thread, long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
+  void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
+  void run_row_op(const RowOp& op, int first, int rows, uint64_t update);
+  void run_weights(int thread, const WeightPhase& phase, const Adam& adam);
+  void gather(const RowOp& op, int first, int rows, uint64_t update);
+  void report_d(float* metrics, bool penalized) const;
+  void report_g(float* metrics) const;
+
+  DataRows data_;
+  Pool pool_;
+  std::atomic<bool> stop_{false};
+  bool halt_ = false;  // thread 0's decision, read by all after the step's last barrier
+  long done_ = 0;
+};
+
+}  // namespace fastgan

@@ -1,0 +1,112 @@
+// What happens to a tile of C while it is still in registers. An epilogue gives the accumulators' start, may
+// prefetch, and finishes one row of one panel at a time.
+#pragma once
+#include "kernels.h"
+#include "vmath.h"
+
+namespace FASTGAN_NS {
+
+template <int ACT>
+INLINE V activate(V x, float slope) {
+  if constexpr (ACT == fastgan::kLeakyRelu) return vmax(x, V{}) + vmin(x, V{}) * slope;
+  if constexpr (ACT == fastgan::kSigmoid) return vsigmoid(x);
+  if constexpr (ACT == fastgan::kTanh) return vtanh(x);
+  return x;
+}
+
+// Derivative of the activation, from its output y.
+template <int ACT>
+INLINE V derivative(V y) {
+  if constexpr (ACT == fastgan::kSigmoid) return y - y * y;
+  if constexpr (ACT == fastgan::kTanh) return 1.0f - y * y;
+  return set1(1.0f);
+}
+
+// LeakyReLU's derivative from its output: for slopes >= 0 the output has the input's sign.
+INLINE V leak(V dy, V y, float slope) { return y > 0.0f ? dy : dy * slope; }
+
+struct FromZero {
+  INLINE V start(int, int) const { return V{}; }
+  INLINE void prefetch(int, int, int) const {}
+};
+
+template <int ACT>
+struct Activate : FromZero {
+  const float* bias;
+  float* y;
+  long panel;
+  float slope;
+  Activate(const float* bias, float* y, long panel, float slope) : bias(bias), y(y), panel(panel), slope(slope) {}
+  INLINE V start(int n, int j) const { return load(bias + n * PW + j * VW); }
+  INLINE void finish(int m, int n, const V (&c)[NV]) const {
+    float* out = y + n * panel + (long)m * PW;
+    for (int j = 0; j < NV; j++) store(out + j * VW, activate<ACT>(c[j], slope));
+  }
+};
+
+struct Mask : FromZero {
+  const float* h;
+  long h_panel;
+  float* y;
+  long panel;
+  float slope;
+  Mask(const float* h, long h_panel, float* y, long panel, float slope)
+      : h(h), h_panel(h_panel), y(y), panel(panel), slope(slope) {}
+  INLINE void finish(int m, int n, const V (&c)[NV]) const {
+    const float* hr = h + n * h_panel + (long)m * PW;
+    float* out = y + n * panel + (long)m * PW;
+    for (int j = 0; j < NV; j++) store(out + j * VW, leak(c[j], load(hr + j * VW), slope));
+  }
+};
+
+template <int ACT>
+struct HeadGradient : FromZero {
+  const float* a;
+  long a_panel;
+  float* y;
+  long panel;
+  HeadGradient(const float* a, long a_panel, float* y, long panel) : a(a), a_panel(a_panel), y(y), panel(panel) {}
+  INLINE void finish(int m, int n, const V (&c)[NV]) const {
+    const float* ar = a + n * a_panel + (long)m * PW;
+    float* out = y + n * panel + (long)m * PW;
+    for (int j = 0; j < NV; j++) store(out + j * VW, c[j] * derivative<ACT>(load(ar + j * VW)));
+  }
+};
+
+// One vector of parameters takes one Adam step; with a moving average, that follows.
+template <bool AVERAGE>
+INLINE void adam_step(const fastgan::Adam& a, V gradient, const fastgan::Weights& p, long i) {
+  const V m = load(p.m + i) * a.beta1 + gradient * a.rest1;
+  const V v = load(p.v + i) * a.beta2 + gradient * gradient * a.rest2;
+  store(p.m + i, m);
+  store(p.v + i, v);
+  const V w = load(p.w + i) - m * a.rate / (vsqrt(v) * a.inverse_sqrt + a.eps);
+  store(p.w + i, w);
+  if constexpr (AVERAGE) {
+    const V e = load(p.average + i);
+    store(p.average + i, (w - e) * a.average + e);
+  }
+}
+
+template <bool AVERAGE>
+struct Update : FromZero {
+  const fastgan::Weights& p;
+  const fastgan::Adam& adam;
+  Update(const fastgan::Weights& p, const fastgan::Adam& adam) : p(p), adam(adam) {}
+  // Parameters and moments are asked for while the products run: they come from the second-level cache or beyond.
+  INLINE void prefetch(int m, int n, int rows) const {
+    const long i = n * p.panel + (long)m * PW;
+    for (int r = 0; r < rows; r++) {
+      __builtin_prefetch(p.w + i + r * PW, 1);
+      __builtin_prefetch(p.m + i + r * PW, 1);
+      __builtin_prefetch(p.v + i + r * PW, 1);
+      if constexpr (AVERAGE) __builtin_prefetch(p.average + i + r * PW, 1);
+    }
+  }
+  INLINE void finish(int m, int n, const V (&c)[NV]) const {
+    const long i = n * p.panel + (long)m * PW;
+    for (int j = 0; j < NV; j++) adam_step<AVERAGE>(adam, c[j], p, i + j * VW);
+  }
+};
+
+}  // namespace FASTGAN_NS

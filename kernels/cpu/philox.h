@@ -1,0 +1,131 @@
+// The randomness contract, natively: fastgan/noise.py is its definition and says what each number is for.
+// Integers are bit-equal to it, normals equal to rounding.
+#pragma once
+#include "vmath.h"
+
+namespace FASTGAN_NS {
+
+constexpr uint32_t PHILOX_M0 = 0xD2511F53u, PHILOX_M1 = 0xCD9E8D57u;
+constexpr uint32_t PHILOX_W0 = 0x9E3779B9u, PHILOX_W1 = 0xBB67AE85u;
+constexpr uint32_t STREAM_SHUFFLE = 2;
+
+INLINE void mul_hi_lo(VU a, uint32_t m, VU& hi, VU& lo) {
+  const VQ even = mul_even((VQ)a, m), odd = mul_even((VQ)a >> 32, m);
+  lo = (VU)((even & 0xffffffffu) | (odd << 32));
+  hi = (VU)((even >> 32) | (odd & 0xffffffff00000000u));
+}
+
+// Philox4x32-10 of VW counters at once.
+INLINE void philox(VU (&c)[4], uint64_t seed) {
+  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    VU hi0, lo0, hi1, lo1;
+    mul_hi_lo(c[0], PHILOX_M0, hi0, lo0);
+    mul_hi_lo(c[2], PHILOX_M1, hi1, lo1);
+    c[0] = hi1 ^ c[1] ^ k0;
+    c[1] = lo1;
+    c[2] = hi0 ^ c[3] ^ k1;
+    c[3] = lo0;
+    k0 += PHILOX_W0;
+    k1 += PHILOX_W1;
+  }
+}
+
+// The blocks of VW counters: `row` differs by lane through `row_offset`, `quad` (column / 4) likewise.
+struct Blocks {
+  uint64_t seed;
+  uint32_t stream;
+  INLINE void at(uint64_t row, VU row_offset, VU quad, VU (&c)[4]) const {
+    const VU low = row_offset + (uint32_t)row;
+    c[0] = quad;
+    c[1] = low;
+    c[2] = (VU{} + (uint32_t)(row >> 32)) - (VU)(low < row_offset);  // a true lane is -1: the carry
+    c[3] = VU{} + stream;
+    philox(c, seed);
+  }
+};
+
+INLINE VU lanes() {
+  VU v;
+  for (uint32_t i = 0; i < (uint32_t)VW; i++) v[i] = i;
+  return v;
+}
+
+INLINE void box_muller(const VU (&w)[4], V (&y)[4]) {
+  for (int h = 0; h < 4; h += 2) {
+    const V u = to_float((VI)(w[h] >> 9)) * 0x1p-23f + 0x1p-24f;  // exact, never 0 or 1
+    const V v = to_float((VI)(w[h + 1] >> 8)) * 0x1p-24f;         // exact
+    const V radius = vsqrt(vlog(u) * -2.0f);
+    V s, c;
+    vsincos_turns(v, s, c);
+    y[h] = radius * c;
+    y[h + 1] = radius * s;
+  }
+}
+
+// Fill rows of one panel (16 columns from `column`) with normals: out[r * 16 + c] for r < rows.
+// A vector holds VW / 4 rows of the panel; the last vector may compute rows that are not asked for.
+static void normal_panel(uint64_t seed, uint32_t stream, uint64_t first_row, int rows, int column, float* out) {
+  constexpr int step = VW / 4;
+  const VU row_offset = lanes() / 4, quad = lanes() % 4 + (uint32_t)column / 4;
+  const Blocks blocks{seed, stream};
+  alignas(64) float last[VW * 4];
+  for (int r = 0; r < rows; r += step) {
+    VU c[4];
+    V y[4];
+    blocks.at(first_row + (uint64_t)r, row_offset, quad, c);
+    box_muller(c, y);
+    if (r + step <= rows) {
+      store_interleaved(out + r * PW, y);
+    } else {
+      store_interleaved(last, y);
+      for (int i = 0; i < (rows - r) * PW; i++) out[r * PW + i] = last[i];
+    }
+  }
+}
+
+// Raw words of a row, all columns: out[0 .. columns).
+static void word_row(uint64_t seed, uint32_t stream, uint64_t row, int columns, uint32_t* out) {
+  const Blocks blocks{seed, stream};
+  for (int column = 0; column < columns; column += 4 * VW) {
+    VU c[4];
+    blocks.at(row, VU{}, lanes() + (uint32_t)column / 4, c);
+    for (int i = 0; i < 4 * VW && column + i < columns; i++) out[column + i] = c[i % 4][i / 4];
+  }
+}
+
+INLINE uint32_t feistel_mix(uint32_t x, uint32_t key) {
+  uint32_t h = (x ^ key) * PHILOX_M0;
+  h = (h ^ (h >> 15)) * PHILOX_M1;
+  return h ^ (h >> 13);
+}
+
+// Data row at each of `count` positions of the endless sequence of shuffled epochs: noise.epoch_index.
+static void epoch_index(uint64_t seed, uint64_t first, int count, uint64_t size, int64_t* out) {
+  constexpr int rounds = 12, min_bits = 4;
+  int bits = min_bits;
+  while ((size - 1) >> bits) bits++;
+  const int low_bits = bits / 2;
+  const uint32_t low_mask = (1u << low_bits) - 1, high_mask = (1u << (bits - low_bits)) - 1;
+  uint32_t keys[rounds] = {};
+  uint64_t keyed_epoch = ~0ull;
+  for (int i = 0; i < count; i++) {
+    const uint64_t position = first + (uint64_t)i, epoch = position / size;
+    if (epoch != keyed_epoch) {
+      word_row(seed, STREAM_SHUFFLE, epoch, rounds, keys);
+      keyed_epoch = epoch;
+    }
+    uint64_t x = position % size;
+    do {
+      uint32_t low = (uint32_t)x & low_mask, high = (uint32_t)(x >> low_bits);
+      for (int r = 0; r < rounds; r += 2) {
+        high ^= feistel_mix(low, keys[r]) & high_mask;
+        low ^= feistel_mix(high, keys[r + 1]) & low_mask;
+      }
+      x = (uint64_t)high << low_bits | low;
+    } while (x >= size);
+    out[i] = (int64_t)x;
+  }
+}
+
+}  // namespace FASTGAN_NS

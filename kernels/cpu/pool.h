@@ -1,0 +1,36 @@
+// A team of threads that runs one function together, with barriers inside. Idle threads sleep in the kernel.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace fastgan {
+
+class Pool {
+ public:
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int size() const { return size_; }
+
+  // Run job(0) here and job(1) .. job(size - 1) on the team; return when all are done. Not reentrant.
+  // Denormal numbers count as zero inside: dead units' moments decay into them, and they cost a hundred times more.
+  void run(const std::function<void(int)>& job);
+
+  // Inside a job: wait until every thread of the team is here.
+  void barrier();
+
+ private:
+  struct Team;
+  void start();
+
+  int size_;
+  std::unique_ptr<Team> team_;
+};
+
+}  // namespace fastgan

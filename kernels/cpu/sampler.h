@@ -1,0 +1,36 @@
+// Rows from a trained generator: noise, forward pass and decoding, on a team of threads. Row i of a seed is the
+// same bits whatever was asked for together with it.
+#pragma once
+#include "plan.h"
+#include "pool.h"
+
+namespace fastgan {
+
+class Sampler {
+ public:
+  // Only the generator's part of `spec` is read; `batch` is the number of rows in flight per thread.
+  Sampler(const Spec& spec, int threads);
+
+  const Kernels& kernels;
+  const Spec spec;
+  std::vector<Layer> layers;
+
+  // Rows [first, first + count) of stream `stream`, row-major: uint8 ((x - shift) / scale, rounded) or float32.
+  // `labels` [count] for a conditional generator, else null.
+  void rows(uint64_t seed, uint32_t stream, uint64_t first, long count, const int64_t* labels, uint8_t* out_u8,
+            float* out_f32, float scale, float shift);
+
+ private:
+  void work(int thread, uint64_t seed, uint32_t stream, uint64_t first, long count, const int64_t* labels,
+            uint8_t* out_u8, float* out_f32, float scale, float shift);
+
+  struct Buffers {
+    Panels input, output;
+    std::vector<Panels> hidden;
+  };
+  Arena arena_;
+  Pool pool_;
+  std::vector<Buffers> buffers_;  // by thread
+};
+
+}  // namespace fastgan

@@ -1,0 +1,84 @@
+// Elementary functions on vectors, within a few units in the last place of float32. The polynomials are the
+// minimax ones of Moshier's Cephes library (single precision: expf, logf, sinf, cosf, tanhf).
+#pragma once
+#include "simd.h"
+
+namespace FASTGAN_NS {
+
+// e^x; the argument is clamped to where the result is a normal number.
+INLINE V vexp(V x) {
+  x = vmin(vmax(x, set1(-87.0f)), set1(88.0f));
+  const V n = round_near(x * 1.44269504f);
+  V r = n * -0.693359375f + x;  // ln 2 in two parts, so that r is exact
+  r = n * 2.12194440e-4f + r;
+  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + (r + 1.0f);
+  return p * (V)((to_int(n) + 127) << 23);
+}
+
+// Natural logarithm of a positive normal number.
+INLINE V vlog(V x) {
+  VI e = (VI)((VU)x >> 23) - 126;
+  V m = (V)(((VI)x & 0x007fffff) | 0x3f000000);  // in [0.5, 1)
+  const VI small = m < 0.707106781f;
+  e += small;  // a true lane is -1
+  m = m + (V)((VI)m & small) - 1.0f;
+  const V z = m * m, ef = to_float(e);
+  V p = m * 7.0376836292e-2f - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  V y = p * (m * z);
+  y = ef * -2.12194440e-4f + y;
+  y = z * -0.5f + y;
+  return ef * 0.693359375f + (m + y);
+}
+
+// sin and cos of 2 pi u for u in [0, 1): reduced to an eighth of a turn, exactly.
+INLINE void vsincos_turns(V u, V& s, V& c) {
+  const V t = u * 4.0f, q = round_near(t);
+  const V x = (t - q) * 1.57079632679f, z = x * x;
+  V sp = z * -1.9515295891e-4f + 8.3321608736e-3f;
+  sp = sp * z - 1.6666654611e-1f;
+  sp = sp * z * x + x;
+  V cp = z * 2.443315711809948e-5f - 1.388731625493765e-3f;
+  cp = cp * z + 4.166664568298827e-2f;
+  cp = cp * (z * z) + (z * -0.5f + 1.0f);
+  const VI quarter = to_int(q);
+  const VI swap = (quarter & 1) != 0;
+  s = swap ? cp : sp;
+  c = swap ? sp : cp;
+  s = (V)((VI)s ^ ((quarter & 2) << 30));
+  c = (V)((VI)c ^ (((quarter + 1) & 2) << 30));
+}
+
+INLINE V vsigmoid(V x) { return 1.0f / (vexp(-x) + 1.0f); }
+
+INLINE V vtanh(V x) {
+  const V a = vabs(x), z = x * x;
+  V p = z * -5.70498872745e-3f + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  const V near_zero = p * z * x + x;
+  V far = 1.0f - 2.0f / (vexp(a + a) + 1.0f);
+  far = (V)((VI)far | ((VI)x & (int32_t)0x80000000));
+  return a < 0.625f ? near_zero : far;
+}
+
+// log(1 + e^x), without overflow and without losing a small result.
+INLINE V vsoftplus(V x) {
+  const V e = vexp(-vabs(x)), u = e + 1.0f;
+  const V rest = (e - (u - 1.0f)) / u;  // what rounding took from 1 + e
+  return vmax(x, V{}) + (vlog(u) + rest);
+}
+
+}  // namespace FASTGAN_NS
