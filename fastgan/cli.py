@@ -51,11 +51,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found as a :class:`UserError`."""
-        if missing := re.match(r"the following arguments are required: (.*)", message):
-            raise UserError(missing[1], "nothing", "a value; --help shows more")
-        match = re.match(r"argument (\S+): (.*)", message)
-        name, what = match.groups() if match else ("arguments", message)
-        raise UserError(name.split("/")[0], what, "what --help shows")
+        for pattern, wanted in _ERRORS.items():
+            if match := re.fullmatch(pattern, message):
+                raise UserError(
+                    match["name"].split("/")[0], match.groupdict().get("got") or "nothing", wanted
+                )
+        raise UserError("arguments", message, "what --help shows")
+
+
+# What argparse can find in parsers whose arguments are all text or switches.
+_ERRORS = {
+    r"the following arguments are required: (?P<name>.*)": "a value; --help shows more",
+    r"argument (?P<name>\S+): expected one argument": "a value; --help shows more",
+    r"argument (?P<name>\S+): ignored explicit argument (?P<got>.*)": "no value: it is a switch",
+}
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

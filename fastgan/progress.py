@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TextIO
 
@@ -22,13 +23,16 @@ class Progress:
     def __init__(self, total: int, initial: int, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self.is_bar = self._stream.isatty()
+        # A terminal may not know its width (0 columns), for which tqdm would show nothing.
+        known = self.is_bar and os.get_terminal_size(self._stream.fileno()).columns > 0
         self._bar = tqdm(
             total=total,
             initial=initial,
-            unit="step",
+            unit=" steps",
             file=self._stream,
             bar_format=_BAR,
-            dynamic_ncols=True,
+            ncols=None if known else 80,
+            dynamic_ncols=known,
             disable=not self.is_bar,
         )
 

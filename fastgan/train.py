@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,15 +120,26 @@ def _resume(explicit: dict[str, Any], arguments: dict[str, Any]) -> int:
 
 
 def _engine(config: Config, data: Data, state: State) -> Engine:
-    import torch
-
     from fastgan import engines
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
     engine = engines.create(config, data)
     engine.load(state)
     return engine
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Give PyTorch ``count`` threads meanwhile (0: as many as it likes)."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count:
+            torch.set_num_threads(before)
 
 
 def _board(arguments: dict[str, Any]) -> TensorBoard | None:
@@ -145,6 +156,7 @@ def _run(run: RunFolder, engine: Engine, board: TensorBoard | None, record: Reco
 
     step = record.step if record else 0
     with (
+        _threads(run.config.threads),
         Progress(run.config.steps, step) as progress,
         contextlib.closing(board) if board else contextlib.nullcontext(),
     ):

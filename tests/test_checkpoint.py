@@ -22,7 +22,8 @@ SPEC = ModelSpec(3, 5, 0, (4,), (4,), 0.2, "sigmoid")
 def write(folder, step, keep=10):
     state = State.initial(SPEC, seed=step)
     state.step = step
-    checkpoint.save(folder, state, Record(step, step, "reference", {"batch": 4}, Window().to_dict(), 1.5), keep)
+    record = Record(step, step, "reference", {"batch": 4}, Window().to_dict(), 1.5)
+    checkpoint.save(folder, state, record, keep)
     return state
 
 
@@ -32,7 +33,8 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert (state.step, state.seed, record.engine, record.options) == (7, 7, "reference", {"batch": 4})
     assert state.tensors.keys() == saved.tensors.keys()
     assert all(torch.equal(state.tensors[k], v) for k, v in saved.tensors.items())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000000007.json", "step-0000000007.safetensors"]
+    names = ["step-0000000007.json", "step-0000000007.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
 def test_the_newest_are_kept(tmp_path):
@@ -111,7 +113,7 @@ def test_cleaning_removes_what_a_killed_process_left_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("nth", [1, 2])
-def test_a_failed_write_names_the_file_and_leaves_the_last_checkpoint(tmp_path, monkeypatch, number, call, nth):
+def test_a_failed_write_names_the_file_and_keeps_the_last_one(tmp_path, monkeypatch, number, call, nth):
     write(tmp_path, 4, keep=1)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     real, calls = getattr(os, call), []
