@@ -32,7 +32,7 @@ class Window:
 
     def add(self, metrics: np.ndarray, seconds: float) -> None:
         """Add some steps' metrics, float32 ``[steps, len(METRICS)]``, that took ``seconds`` in all."""
-        # cumsum adds in order; sum would add pairwise, and the result would depend on the number of rows.
+        # cumsum adds in order; sum may add pairwise, and the result depend on the number of rows.
         self._sums = np.vstack([self._sums, np.nan_to_num(metrics, nan=0.0)]).cumsum(axis=0)[-1]
         self.rows += len(metrics)
         self.penalties += int((~np.isnan(metrics[:, METRICS.index("penalty")])).sum())
