@@ -63,6 +63,7 @@ class CpuEngine:
             "beta1": config.beta1,
             "beta2": config.beta2,
             "eps": config.eps,
+            "average": config.ema > 0,
         }
         labels = None if not self.spec.classes else np.ascontiguousarray(data.labels, dtype=np.int64)
         self.threads = thread_count(config.threads)
@@ -89,6 +90,10 @@ class CpuEngine:
                 network, layer, _ = address
                 tensors[name] = torch.empty(shapes[f"{_NETWORKS[network]}.layers.{layer}.{kind}"])
             self._native.get(*address, tensors[weight].numpy(), tensors[bias].numpy())
+        if not self.config.ema:  # no moving average is kept: it is the generator itself
+            for name in shapes:
+                if name.startswith("generator."):
+                    tensors["ema." + name.removeprefix("generator.")] = tensors[name].clone()
         return State(tensors, self.seed, self._native.step)
 
     def _layers(self) -> Iterator[tuple[tuple[int, int, int], str, str]]:
@@ -96,8 +101,8 @@ class CpuEngine:
         for network, name in enumerate(_NETWORKS):
             depth = len(self.spec.g_hidden if network == 0 else self.spec.d_hidden) + 1
             for kind, prefix in enumerate(_KINDS):
-                if prefix == "ema." and network:
-                    continue  # only the generator has a moving average
+                if prefix == "ema." and (network or not self.config.ema):
+                    continue  # only the generator has a moving average, if any
                 stem = "ema" if prefix == "ema." else prefix + name
                 for layer in range(depth):
                     yield (

@@ -50,6 +50,7 @@ Spec spec_of(const nb::dict& options) {
   s.beta1 = nb::cast<double>(get("beta1"));
   s.beta2 = nb::cast<double>(get("beta2"));
   s.eps = nb::cast<double>(get("eps"));
+  s.average = nb::cast<bool>(get("average"));
   return s;
 }
 
@@ -195,9 +196,15 @@ NB_MODULE(_native, m) {
     want(out.ndim() == 2, "out: a matrix");
     const int rows = (int)out.shape(0), columns = (int)out.shape(1);
     fastgan::Arena arena;
-    const fastgan::Panels panels = arena.panels(rows, columns);
-    fastgan::choose_kernels().normal(seed, stream, first_row, panels, 0, rows, columns);
-    fastgan::choose_kernels().rows_f32(panels, 0, rows, columns, out.data());
+    const fastgan::Kernels& kernels = fastgan::choose_kernels();
+    const int block = 256;  // rows at a time
+    const fastgan::Panels panels = arena.by_column(block, columns), turned = arena.by_row(block, columns);
+    for (int r = 0; r < rows; r += block) {
+      const fastgan::Rows some{0, std::min(block, rows - r)};
+      kernels.normal(seed, stream, first_row + (uint64_t)r, panels, some, columns);
+      kernels.turn(panels, turned, some, columns);
+      kernels.rows_f32(turned, some, columns, out.data() + (long)r * columns);
+    }
   }, "seed"_a, "stream"_a, "first_row"_a, "out"_a, "noise.normal, into float32 [rows, columns].");
 
   m.def("epoch_index", [](uint64_t seed, uint64_t first, uint64_t size, const Out<int64_t>& out) {

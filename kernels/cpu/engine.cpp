@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cmath>
 #include <limits>
 
@@ -11,8 +12,9 @@ namespace fastgan {
 
 namespace {
 
-// Rows that a thread takes through a network at once, so that their activations stay in its second-level cache.
-constexpr int kChunk = 64;
+// Panels of rows that a thread takes through a network at once, so that their activations stay in its second-level
+// cache.
+const int kChunk = std::getenv("FGC") ? atoi(std::getenv("FGC")) : 4;
 constexpr auto kPollEvery = std::chrono::milliseconds(20);
 
 Adam adam_of(const Spec& spec, double lr, double average, uint64_t update) {
@@ -71,81 +73,93 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
   }
 }
 
+// Threads and chunks take whole panels of 16 rows.
 void Engine::run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update) {
-  const long B = plan.spec.batch, T = pool_.size();
-  const int begin = (int)(B * thread / T), end = (int)(B * (thread + 1) / T);
+  const long panels = plan.padded_batch / kPanel, T = pool_.size();
+  const int begin = (int)(panels * thread / T), end = (int)(panels * (thread + 1) / T);
   const int chunks = (end - begin + kChunk - 1) / kChunk;
   for (int c = 0; c < chunks; c++) {
-    const int first = begin + (int)((long)(end - begin) * c / chunks);
-    const int rows = begin + (int)((long)(end - begin) * (c + 1) / chunks) - first;
-    for (const RowOp& op : ops) run_row_op(op, first, rows, update);
+    const int first = begin + (end - begin) * c / chunks, last = begin + (end - begin) * (c + 1) / chunks;
+    const Rows rows{first * kPanel, std::min(last * kPanel, plan.spec.batch)};
+    for (const RowOp& op : ops) run_row_op(op, rows, update);
   }
 }
 
-void Engine::run_row_op(const RowOp& op, int first, int rows, uint64_t update) {
+void Engine::run_row_op(const RowOp& op, Rows rows, uint64_t update) {
   const Spec& spec = plan.spec;
-  const int a = op.a_row + first, c = op.c_row + first, h = op.h_row + first, B = spec.batch;
+  rows.second = op.second;
+  // Kernels that do not know of a second part are called once for each.
+  const auto parts = [&](auto call) {
+    call(Rows{rows.begin, rows.end});
+    if (op.second) call(Rows{rows.begin + op.second, rows.end + op.second});
+  };
   switch (op.kind) {
     case RowOp::kGather:
-      return gather(op, first, rows, update);
+      return gather(op, rows, update);
     case RowOp::kNoise:
-      return kernels.normal(seed, op.stream, update * (uint64_t)B + (uint64_t)first, op.y, c, rows, spec.latent);
+      return kernels.normal(seed, op.stream, update * (uint64_t)spec.batch, op.y, rows, spec.latent);
     case RowOp::kLabels:
-      return one_hot(op.y, c, rows, op.column, spec.classes, plan.labels + first);
+      return one_hot(op.y, rows, op.column, spec.classes, plan.labels);
     case RowOp::kDense:
-      return kernels.dense(op.product, a, c, rows, op.layer->bias.w, op.activation, spec.slope);
+      return kernels.dense(op.product, rows, op.layer->bias.w, op.activation, spec.slope);
     case RowOp::kMasked:
-      return kernels.masked(op.product, a, c, rows, op.x, h, spec.slope);
+      return kernels.masked(op.product, rows, op.x, spec.slope);
+    case RowOp::kTurn:
+      return parts([&](Rows r) { kernels.turn(op.x, op.y, r, op.column); });
     case RowOp::kHeadGradient:
-      return kernels.head_gradient(op.product, a, c, rows, op.x, h, op.activation);
+      return kernels.head_gradient(op.product, rows, op.x, op.activation);
     case RowOp::kLogits:
-      return kernels.logits(op.x, h, rows, panels_of(op.layer->inputs), op.layer->weight.w, op.layer->bias.w[0],
-                            plan.logits + c);
+      return parts([&](Rows r) {
+        kernels.logits(op.x, r, panels_of(op.layer->inputs), op.layer->weight.w, op.layer->bias.w[0], op.out);
+      });
     case RowOp::kDLoss:
     case RowOp::kGLoss: {
-      const LossRows l{spec.loss,           spec.target,           1.0f / (float)B,          plan.logits + first,
-                       plan.logits + B + first, plan.d_logits + first, plan.d_logits + B + first, plan.row_loss + first};
+      const int B = plan.padded_batch;
+      const LossRows l{spec.loss,     spec.target,   1.0f / (float)spec.batch, plan.logits, plan.logits + B,
+                       plan.d_logits, plan.d_logits + B, plan.row_loss};
       return (op.kind == RowOp::kDLoss ? kernels.d_loss : kernels.g_loss)(l, rows);
     }
     case RowOp::kLogitGradient:
-      return kernels.logit_gradient(op.x, h, op.y, c, rows, panels_of(op.layer->inputs), op.layer->weight.w,
-                                    plan.d_logits + a, spec.slope);
+      return parts([&](Rows r) {
+        kernels.logit_gradient(op.x, op.y, r, panels_of(op.layer->inputs), op.layer->weight.w, op.d, spec.slope);
+      });
     case RowOp::kPenalty:
-      return kernels.penalty(op.x, c, rows, spec.features, panels_of(spec.features + spec.classes), op.weight,
-                             op.factor, plan.norms + h);
+      return kernels.penalty(op.x, rows, spec.features, op.weight, op.factor, op.out);
   }
 }
 
-void Engine::gather(const RowOp& op, int first, int rows, uint64_t update) {
+void Engine::gather(const RowOp& op, Rows rows, uint64_t update) {
   const Spec& spec = plan.spec;
-  int64_t* index = plan.index + first;
-  kernels.epoch_index(seed, update * (uint64_t)spec.batch + (uint64_t)first, rows, data_.size, index);
+  const uint64_t first = update * (uint64_t)spec.batch + (uint64_t)rows.begin;
+  kernels.epoch_index(seed, first, rows.end - rows.begin, data_.size, plan.index + rows.begin);
   if (data_.is_u8)
-    kernels.gather_u8(static_cast<const uint8_t*>(data_.rows), index, op.y, first, rows, spec.features, data_.scale,
+    kernels.gather_u8(static_cast<const uint8_t*>(data_.rows), plan.index, op.y, rows, spec.features, data_.scale,
                       data_.shift);
   else
-    kernels.gather_f32(static_cast<const float*>(data_.rows), index, op.y, first, rows, spec.features, data_.scale,
+    kernels.gather_f32(static_cast<const float*>(data_.rows), plan.index, op.y, rows, spec.features, data_.scale,
                        data_.shift);
   if (!spec.classes) return;
-  for (int r = 0; r < rows; r++) plan.labels[first + r] = data_.labels[index[r]];
-  one_hot(op.y, first, rows, spec.features, spec.classes, plan.labels + first);
+  for (int r = rows.begin; r < rows.end; r++) plan.labels[r] = data_.labels[plan.index[r]];
+  one_hot(op.y, rows, spec.features, spec.classes, plan.labels);
 }
 
 void Engine::run_weights(int thread, const WeightPhase& phase, const Adam& adam) {
-  float* scratch = plan.scratch[(size_t)thread];
   for (const Task& task : phase.tasks[(size_t)thread]) {
     const WeightOp& op = phase.ops[(size_t)task.op];
     const Layer& layer = *op.layer;
     switch (op.kind) {
-      case WeightOp::kWeight:
-        kernels.weight_update(op.x, op.dy, op.rows, task.begin * kPanel, std::min(task.end * kPanel, layer.inputs),
-                              layer.outputs, layer.weight, layer.transposed, adam, scratch);
+      case WeightOp::kWeight: {
+        const int along = layer.by_input ? layer.outputs : layer.inputs;
+        kernels.weight_update(op.a, op.b, op.rows, task.begin * kPanel, std::min(task.end * kPanel, along),
+                              layer.by_input ? layer.inputs : layer.outputs, layer.weight, layer.transposed, adam,
+                              plan.scratch[(size_t)thread]);
         break;
+      }
       case WeightOp::kBias:
-        kernels.bias_update(op.dy, op.rows, op.pair, task.begin, task.end, layer.bias, adam);
+        kernels.bias_update(op.b, op.rows, op.pair, task.begin, task.end, layer.bias, adam);
         break;
       case WeightOp::kVector:
-        kernels.vector_update(op.x, op.d, op.rows, task.begin, task.end, layer.weight, adam);
+        kernels.vector_update(op.b, op.d, op.rows, task.begin, task.end, layer.weight, adam);
         break;
       case WeightOp::kScalar:
         kernels.scalar_update(op.d, op.rows, op.pair, layer.bias, adam);
@@ -157,7 +171,7 @@ void Engine::run_weights(int thread, const WeightPhase& phase, const Adam& adam)
 // Sums run in the order of the rows, so they do not depend on the threads.
 void Engine::report_d(float* metrics, bool penalized) const {
   const int B = plan.spec.batch;
-  const float *real = plan.logits, *fake = plan.logits + B;
+  const float *real = plan.logits, *fake = plan.logits + plan.padded_batch;
   double loss = 0, penalty = 0;
   int above = 0, below = 0, paired = 0;
   for (int r = 0; r < B; r++) {
@@ -166,7 +180,7 @@ void Engine::report_d(float* metrics, bool penalized) const {
     below += fake[r] < 0;
     paired += real[r] > fake[r];
   }
-  for (int r = 0; r < 2 * B; r++) penalty += plan.norms[r];  // zero where there is no penalty
+  for (int r = 0; r < B; r++) penalty += (double)plan.norms[r] + plan.norms[plan.padded_batch + r];  // zero without one
   metrics[0] = (float)(loss / B);
   metrics[2] = penalized ? (float)(penalty / B) : std::numeric_limits<float>::quiet_NaN();
   metrics[3] = (float)above / (float)B;

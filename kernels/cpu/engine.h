@@ -42,9 +42,9 @@ class Engine {
  private:
   void work(int thread, long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
   void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
-  void run_row_op(const RowOp& op, int first, int rows, uint64_t update);
+  void run_row_op(const RowOp& op, Rows rows, uint64_t update);
   void run_weights(int thread, const WeightPhase& phase, const Adam& adam);
-  void gather(const RowOp& op, int first, int rows, uint64_t update);
+  void gather(const RowOp& op, Rows rows, uint64_t update);
   void report_d(float* metrics, bool penalized) const;
   void report_g(float* metrics) const;
 

@@ -26,21 +26,26 @@ INLINE V derivative(V y) {
 INLINE V leak(V dy, V y, float slope) { return y > 0.0f ? dy : dy * slope; }
 
 struct FromZero {
-  INLINE V start(int, int) const { return V{}; }
-  INLINE void prefetch(int, int, int) const {}
+  INLINE V start(int, int, int) const { return V{}; }
+  template <int R>
+  INLINE void prefetch(int, int) const {}
 };
 
-template <int ACT>
+// The bias goes with C's columns: with n, or with m where C's lanes run along rows.
+template <int ACT, bool BY_ROW>
 struct Activate : FromZero {
   const float* bias;
   float* y;
   long panel;
   float slope;
   Activate(const float* bias, float* y, long panel, float slope) : bias(bias), y(y), panel(panel), slope(slope) {}
-  INLINE V start(int n, int j) const { return load(bias + n * PW + j * VW); }
+  INLINE V start(int m, int n, int j) const {
+    if constexpr (BY_ROW) return set1(bias[m]);
+    return load(bias + n * PW + j * VW);
+  }
   INLINE void finish(int m, int n, const V (&c)[NV]) const {
     float* out = y + n * panel + (long)m * PW;
-    for (int j = 0; j < NV; j++) store(out + j * VW, activate<ACT>(c[j], slope));
+    UNROLL for (int j = 0; j < NV; j++) store(out + j * VW, activate<ACT>(c[j], slope));
   }
 };
 
@@ -55,7 +60,7 @@ struct Mask : FromZero {
   INLINE void finish(int m, int n, const V (&c)[NV]) const {
     const float* hr = h + n * h_panel + (long)m * PW;
     float* out = y + n * panel + (long)m * PW;
-    for (int j = 0; j < NV; j++) store(out + j * VW, leak(c[j], load(hr + j * VW), slope));
+    UNROLL for (int j = 0; j < NV; j++) store(out + j * VW, leak(c[j], load(hr + j * VW), slope));
   }
 };
 
@@ -69,7 +74,7 @@ struct HeadGradient : FromZero {
   INLINE void finish(int m, int n, const V (&c)[NV]) const {
     const float* ar = a + n * a_panel + (long)m * PW;
     float* out = y + n * panel + (long)m * PW;
-    for (int j = 0; j < NV; j++) store(out + j * VW, c[j] * derivative<ACT>(load(ar + j * VW)));
+    UNROLL for (int j = 0; j < NV; j++) store(out + j * VW, c[j] * derivative<ACT>(load(ar + j * VW)));
   }
 };
 
@@ -90,13 +95,14 @@ INLINE void adam_step(const fastgan::Adam& a, V gradient, const fastgan::Weights
 
 template <bool AVERAGE>
 struct Update : FromZero {
-  const fastgan::Weights& p;
-  const fastgan::Adam& adam;
+  fastgan::Weights p;
+  fastgan::Adam adam;
   Update(const fastgan::Weights& p, const fastgan::Adam& adam) : p(p), adam(adam) {}
   // Parameters and moments are asked for while the products run: they come from the second-level cache or beyond.
-  INLINE void prefetch(int m, int n, int rows) const {
+  template <int R>
+  INLINE void prefetch(int m, int n) const {
     const long i = n * p.panel + (long)m * PW;
-    for (int r = 0; r < rows; r++) {
+    UNROLL for (int r = 0; r < R; r++) {
       __builtin_prefetch(p.w + i + r * PW, 1);
       __builtin_prefetch(p.m + i + r * PW, 1);
       __builtin_prefetch(p.v + i + r * PW, 1);
@@ -105,7 +111,7 @@ struct Update : FromZero {
   }
   INLINE void finish(int m, int n, const V (&c)[NV]) const {
     const long i = n * p.panel + (long)m * PW;
-    for (int j = 0; j < NV; j++) adam_step<AVERAGE>(adam, c[j], p, i + j * VW);
+    UNROLL for (int j = 0; j < NV; j++) adam_step<AVERAGE>(adam, c[j], p, i + j * VW);
   }
 };
 

@@ -5,63 +5,84 @@
 
 namespace FASTGAN_NS {
 
-using fastgan::Adam;
-using fastgan::Panels;
 using fastgan::Product;
-using fastgan::Weights;
 
-template <class Epilogue>
-static void product(const Product& p, int a_row, int c_row, int rows, const Epilogue& epilogue) {
-  gemm_rows(rows, (p.N + PW - 1) / PW, p.K, p.a.row(a_row), p.a.panel, p.b, p.b_panel, p.c.row(c_row), p.c.panel,
-            epilogue);
-}
-
-static void dense(const Product& p, int a_row, int c_row, int rows, const float* bias, int activation,
-                  float slope) {
-  float* y = p.c.row(c_row);
-  switch (activation) {
-    case fastgan::kLeakyRelu:
-      return product(p, a_row, c_row, rows, Activate<fastgan::kLeakyRelu>(bias, y, p.c.panel, slope));
-    case fastgan::kSigmoid:
-      return product(p, a_row, c_row, rows, Activate<fastgan::kSigmoid>(bias, y, p.c.panel, slope));
-    case fastgan::kTanh:
-      return product(p, a_row, c_row, rows, Activate<fastgan::kTanh>(bias, y, p.c.panel, slope));
-    default:
-      return product(p, a_row, c_row, rows, Activate<fastgan::kLinear>(bias, y, p.c.panel, slope));
-  }
-}
-
-static void head_gradient(const Product& p, int a_row, int c_row, int rows, Panels y, int y_row, int activation) {
-  const float* out = y.row(y_row);
-  float* c = p.c.row(c_row);
-  switch (activation) {
-    case fastgan::kSigmoid:
-      return product(p, a_row, c_row, rows, HeadGradient<fastgan::kSigmoid>(out, y.panel, c, p.c.panel));
-    case fastgan::kTanh:
-      return product(p, a_row, c_row, rows, HeadGradient<fastgan::kTanh>(out, y.panel, c, p.c.panel));
-    default:
-      return product(p, a_row, c_row, rows, HeadGradient<fastgan::kLinear>(out, y.panel, c, p.c.panel));
-  }
-}
-
-static void masked(const Product& p, int a_row, int c_row, int rows, Panels h, int h_row, float slope) {
-  if (!h.p) return head_gradient(p, a_row, c_row, rows, p.c, c_row, fastgan::kLinear);
-  product(p, a_row, c_row, rows, Mask(h.row(h_row), h.panel, p.c.row(c_row), p.c.panel, slope));
-}
-
-static void weight_update(Panels x, Panels dy, int rows, int i0, int i1, int O, const Weights& p,
-                          Panels transposed, const Adam& adam, float* scratch) {
-  const int panels = (O + PW - 1) / PW;
-  for (int i = i0; i < i1; i += PW) {
-    const int height = i1 - i < PW ? i1 - i : PW;
-    const float* a = x.p + i / PW * x.panel;
-    if (p.average)
-      gemm_cols(i, height, panels, rows, a, dy.p, dy.panel, scratch, Update<true>(p, adam));
+// The product's two forms as a GEMM. Batch rows are m where C's lanes run along columns, else n.
+template <bool BY_ROW, class Epilogue>
+static void product(const Product& p, Rows r, const Epilogue& epilogue) {
+  if constexpr (BY_ROW) {
+    const Operands o{p.K, p.w, p.w_panel, p.a.p, p.a.panel, p.c.p, p.c.panel};
+    for (int begin = r.begin;; begin += r.second) {
+      gemm<Left::LanesAlongK>(o, 0, p.N, 0, begin / PW, panels(begin + r.end - r.begin), epilogue);
+      if (begin != r.begin || !r.second) return;
+    }
+  } else {
+    const Operands o{p.K, p.a.p, p.a.panel, p.w, p.w_panel, p.c.p, p.c.panel};
+    if (p.a.by_row)
+      gemm<Left::LanesAlongM>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
     else
-      gemm_cols(i, height, panels, rows, a, dy.p, dy.panel, scratch, Update<false>(p, adam));
-    if (transposed.p)
-      for (int n = 0; n < panels; n++)
-        transpose16(p.w + n * p.panel + (long)i * PW, transposed.p + i / PW * transposed.panel + n * PW * PW);
+      gemm<Left::LanesAlongK>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
+  }
+}
+
+template <int ACT>
+static void dense_as(const Product& p, Rows r, const float* bias, float slope) {
+  if (p.c.by_row)
+    product<true>(p, r, Activate<ACT, true>(bias, p.c.p, p.c.panel, slope));
+  else
+    product<false>(p, r, Activate<ACT, false>(bias, p.c.p, p.c.panel, slope));
+}
+
+static void dense(const Product& p, Rows r, const float* bias, int activation, float slope) {
+  switch (activation) {
+    case fastgan::kLeakyRelu: return dense_as<fastgan::kLeakyRelu>(p, r, bias, slope);
+    case fastgan::kSigmoid: return dense_as<fastgan::kSigmoid>(p, r, bias, slope);
+    case fastgan::kTanh: return dense_as<fastgan::kTanh>(p, r, bias, slope);
+    default: return dense_as<fastgan::kLinear>(p, r, bias, slope);
+  }
+}
+
+static void masked(const Product& p, Rows r, Panels h, float slope) {
+  product<false>(p, r, Mask(h.p, h.panel, p.c.p, p.c.panel, slope));
+}
+
+template <int ACT>
+static void head_gradient_as(const Product& p, Rows r, Panels y) {
+  product<true>(p, r, HeadGradient<ACT>(y.p, y.panel, p.c.p, p.c.panel));
+}
+
+static void head_gradient(const Product& p, Rows r, Panels y, int activation) {
+  switch (activation) {
+    case fastgan::kSigmoid: return head_gradient_as<fastgan::kSigmoid>(p, r, y);
+    case fastgan::kTanh: return head_gradient_as<fastgan::kTanh>(p, r, y);
+    default: return head_gradient_as<fastgan::kLinear>(p, r, y);
+  }
+}
+
+template <bool AVERAGE>
+static void weight_update_as(const Operands& o, bool by_row, int m0, int m1, int N, const Weights& p,
+                             const Adam& adam) {
+  const Update<AVERAGE> update(p, adam);
+  if (by_row)
+    gemm<Left::LanesAlongK>(o, m0, m1, 0, 0, panels(N), update);
+  else
+    gemm<Left::LanesAlongM>(o, m0, m1, 0, 0, panels(N), update);
+}
+
+static void weight_update(Panels a, Panels b, int K, int m0, int m1, int N, const Weights& p, Panels transposed,
+                          const Adam& adam, float* scratch) {
+  constexpr long scratch_panel = fastgan::kUpdateRows * PW;
+  for (int m = m0; m < m1; m += fastgan::kUpdateRows) {
+    const int end = m1 - m < fastgan::kUpdateRows ? m1 : m + fastgan::kUpdateRows;
+    const Operands o{K, a.p, a.panel, b.p, b.panel, scratch - (long)m * PW, scratch_panel};
+    if (p.average)
+      weight_update_as<true>(o, a.by_row, m, end, N, p, adam);
+    else
+      weight_update_as<false>(o, a.by_row, m, end, N, p, adam);
+    if (!transposed.p) continue;
+    for (int group = m; group < end; group += PW)
+      for (int n = 0; n < panels(N); n++)
+        transpose16(p.w + n * p.panel + (long)group * PW, transposed.p + group / PW * transposed.panel + n * PW * PW);
   }
 }
 
@@ -75,7 +96,7 @@ extern const fastgan::Kernels kernels = {
     FASTGAN_NAME(FASTGAN_NS), VW,
     dense, masked, head_gradient,
     weight_update, bias_update, vector_update, scalar_update,
-    logits, logit_gradient, d_loss, g_loss, penalty,
+    logits, logit_gradient, d_loss, g_loss, penalty, turn,
     normal, word_row, epoch_index,
     gather<uint8_t>, gather<float>, rows_f32, rows_u8,
 };

@@ -1,4 +1,6 @@
 // Memory and layout of buffers and parameters.
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -11,27 +13,47 @@ Arena::~Arena() {
   for (void* block : blocks_) std::free(block);
 }
 
+// Pieces come from large blocks in large pages: a step touches some ten megabytes, panel by panel, more than a
+// processor keeps small pages' addresses for.
 float* Arena::take(size_t floats) {
-  const size_t bytes = (floats * sizeof(float) + 4095) / 4096 * 4096;
-  void* block = nullptr;
-  if (posix_memalign(&block, 4096, bytes)) throw std::bad_alloc();
-  blocks_.push_back(block);
-  std::memset(block, 0, bytes);
-  return static_cast<float*>(block);
+  constexpr size_t kPage = size_t{2} << 20;
+  const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+  if (bytes > left_) {
+    left_ = (bytes + 2 * kPage - 1) / kPage * kPage;
+    void* block = nullptr;
+    if (posix_memalign(&block, kPage, left_)) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    madvise(block, left_, MADV_HUGEPAGE);
+#endif
+    blocks_.push_back(block);
+    std::memset(block, 0, left_);
+    next_ = static_cast<char*>(block);
+  }
+  float* piece = reinterpret_cast<float*>(next_);
+  next_ += bytes;
+  left_ -= bytes;
+  return piece;
 }
 
-Panels Arena::panels(long rows, int columns) {
-  const long panel = (rows | 1) * kPanel;
-  return {take((size_t)panel * (size_t)panels_of(columns)), panel};
+Panels Arena::by_column(int rows, int columns) {
+  const long panel = (rows | 1) * (long)kPanel;
+  return {take((size_t)panel * (size_t)panels_of(columns)), panel, false};
+}
+
+Panels Arena::by_row(int rows, int columns) {
+  const Panels turned = by_column(padded(columns), rows);
+  return {turned.p, turned.panel, true};
 }
 
 std::vector<Layer> make_layers(Arena& arena, const std::vector<int>& widths, LayerParts parts) {
   std::vector<Layer> layers;
-  for (size_t i = 0; i + 1 < widths.size(); i++) {
-    Layer layer{widths[i], widths[i + 1], false, {}, {}, {}};
-    layer.flat = parts.logit && i + 2 == widths.size();
+  const size_t count = widths.size() - 1;
+  for (size_t i = 0; i < count; i++) {
+    const bool first = i == 0, last = i + 1 == count;
+    Layer layer{widths[i], widths[i + 1], last && parts.data_first, last && !parts.data_first, {}, {}, {}};
+    const int along = layer.by_input ? layer.outputs : layer.inputs, across = layer.by_input ? layer.inputs : layer.outputs;
     // One memory layout for a parameter, its moments and its average.
-    auto make = [&](auto take) {
+    const auto make = [&](auto take) {
       Weights p;
       const Panels w = take();
       p.w = w.p;
@@ -40,28 +62,30 @@ std::vector<Layer> make_layers(Arena& arena, const std::vector<int>& widths, Lay
       if (parts.average) p.average = take().p;
       return p;
     };
-    auto vector = [&](int n) { return [&arena, n] { return arena.panels(1, n); }; };
-    // Whole groups of 16 rows in a panel, so that a transposition may read past the last input.
-    auto matrix = [&] { return arena.panels(padded(layer.inputs), layer.outputs); };
+    const auto vector = [&](int n) { return [&arena, n] { return arena.by_column(1, n); }; };
+    // Whole groups of 16 rows in a panel, so that a transposition may read past the last one.
+    const auto matrix = [&] { return arena.by_column(padded(along), across); };
     layer.weight = layer.flat ? make(vector(layer.inputs)) : make(matrix);
     layer.bias = make(vector(layer.outputs));
-    if (!layer.flat && parts.input_gradients && (i > 0 || parts.first_input_gradient))
-      layer.transposed = arena.panels(padded(layer.outputs), layer.inputs);
+    if (parts.transposed && !first && !last) layer.transposed = arena.by_column(padded(layer.outputs), layer.inputs);
     layers.push_back(layer);
   }
   return layers;
 }
 
-void one_hot(Panels x, int row, int rows, int column, int classes, const int64_t* labels) {
-  for (int k = 0; k < classes; k++) {
-    float* p = x.row(row) + (column + k) / kPanel * x.panel + (column + k) % kPanel;
-    for (int r = 0; r < rows; r++) p[r * kPanel] = labels[r] == k ? 1.0f : 0.0f;
-  }
+void one_hot(Panels x, Rows rows, int column, int classes, const int64_t* labels) {
+  for (int k = column; k < column + classes; k++)
+    for (int r = rows.begin; r < rows.end; r++) {
+      float* p = x.by_row ? x.p + r / kPanel * x.panel + k * kPanel + r % kPanel
+                          : x.p + k / kPanel * x.panel + r * kPanel + k % kPanel;
+      *p = labels[r] == k - column ? 1.0f : 0.0f;
+    }
 }
 
 // Where weight (o, i) of a layer lies.
 static size_t offset(const Layer& layer, int o, int i) {
   if (layer.flat) return (size_t)i;
+  if (layer.by_input) return (size_t)(i / kPanel * layer.weight.panel + o * kPanel + i % kPanel);
   return (size_t)(o / kPanel * layer.weight.panel + i * kPanel + o % kPanel);
 }
 

@@ -28,6 +28,7 @@ struct Spec {
   int penalty_every = 1, d_steps = 1;
   bool reuse_fakes = false;
   double beta1 = 0, beta2 = 0, eps = 0;
+  bool average = false;  // keep a moving average of the generator
 };
 
 // Zeroed memory in one block, freed at once; 64-byte aligned pieces.
@@ -38,65 +39,71 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   float* take(size_t floats);
-  // A matrix in panels. The number of rows in a panel is odd: panels a power of two apart would all fall into the
-  // same few sets of the first-level cache.
-  Panels panels(long rows, int columns);
+  // A matrix in panels, lanes along columns or along rows. The number of 64-byte lines in a panel is odd: panels a
+  // power of two apart would all fall into the same few sets of the first-level cache.
+  Panels by_column(int rows, int columns);
+  Panels by_row(int rows, int columns);
 
  private:
   std::vector<void*> blocks_;
+  char* next_ = nullptr;
+  size_t left_ = 0;
 };
 
-// A dense layer. The weight lives in panels of outputs, [O/16][I][16], as the forward product wants it; where an input
-// gradient is needed there is a copy in panels of inputs, [I/16][O][16], refreshed by the update.
+// A dense layer. Its weight lies in panels of outputs, [O/16][I][16], as a forward product with its lanes along
+// columns wants it; `by_input` layers have theirs in panels of inputs, [I/16][O][16]. A copy in the other direction,
+// refreshed by the update, serves input gradients, except at the data (README.md: the layout rule).
 struct Layer {
   int inputs, outputs;
-  bool flat;  // one output: the weight is a vector along the inputs
+  bool flat;      // one output: the weight is a vector along the inputs
+  bool by_input;  // panels of inputs
   Weights weight, bias;
   Panels transposed;
 };
 
-// What of a layer there is beside the weights themselves.
+// What of its layers a network needs beside the weights themselves.
 struct LayerParts {
   bool moments = false, average = false;
-  bool input_gradients = false;  // of all layers but the first; of the first too where `first_input_gradient`
-  bool first_input_gradient = false;
-  bool logit = false;  // the last layer has one output: its weight is a vector along its inputs
+  bool transposed = false;  // copies of the hidden layers' weights, for input gradients
+  bool data_first = false;  // the first layer reads data: a discriminator; else the last one writes data
 };
 
 std::vector<Layer> make_layers(Arena& arena, const std::vector<int>& widths, LayerParts parts);
 
-// Columns [column, column + classes) of rows [row, row + rows) become the labels, one-hot.
-void one_hot(Panels x, int row, int rows, int column, int classes, const int64_t* labels);
+// Columns [column, column + classes) of rows r become labels[r], one-hot.
+void one_hot(Panels x, Rows rows, int column, int classes, const int64_t* labels);
 
 // Row-major float32 to and from the layout of a layer's weight; the transposed copy from the weight.
 void pack(const Layer& layer, const float* rows, float* panels);
 void unpack(const Layer& layer, const float* panels, float* rows);
 void refresh_transposed(const Layer& layer);
 
-// An operation on rows [first, first + rows) of the batch, in whichever part of a buffer `..._row` says.
+// An operation on some rows of the batch. Its matrices begin at the part of a buffer that it is about; the distance to
+// a second part that it treats likewise is `second`.
 struct RowOp {
   enum Kind {
-    kGather, kNoise, kLabels, kDense, kMasked, kHeadGradient, kLogits, kDLoss, kGLoss, kLogitGradient, kPenalty
+    kGather, kNoise, kLabels, kDense, kMasked, kTurn, kHeadGradient, kLogits, kDLoss, kGLoss, kLogitGradient, kPenalty
   } kind;
   Product product{};  // dense, masked, head gradient
   Panels x{}, y{};    // other operands: in, out
-  int a_row = 0, c_row = 0;  // offsets of input and output rows within their buffers
-  int h_row = 0;             // offset of the rows of x
+  int second = 0;
   const Layer* layer = nullptr;
   Activation activation = kLinear;
-  float weight = 0, factor = 0;  // of the penalty
-  uint32_t stream = 0;           // of the noise
-  int column = 0;                // of the label
+  const float* d = nullptr;       // gradients of the logits
+  float* out = nullptr;           // logits, squared norms
+  float weight = 0, factor = 0;   // of the penalty
+  uint32_t stream = 0;            // of the noise
+  int column = 0;                 // of the label
 };
 
 // An update of one parameter tensor: units [0, units) can be done by different threads.
 struct WeightOp {
   enum Kind { kWeight, kBias, kVector, kScalar } kind;
   const Layer* layer;
-  Panels x{}, dy{};
+  Panels a{}, b{};  // weights: the operands; biases and vectors: b is what is summed
   const float* d = nullptr;
   int rows = 0;  // summed over
-  int pair = 0;  // biases: rows in which real and generated ones are added first
+  int pair = 0;  // biases: distance from a real row to the generated one that is added to it first
   int units = 1;
   double unit_cost = 1;
 };
@@ -121,26 +128,33 @@ class Plan {
   std::vector<RowOp> d_rows, d_rows_penalized, g_rows;
   WeightPhase d_weights, d_weights_penalized, g_weights;
 
+  // The batch, rounded up to 16: parts of a buffer begin at its multiples.
+  int padded_batch;
   // Per-row results of a step, read when it reports: logits of real rows, then of generated ones.
   float *logits = nullptr, *d_logits = nullptr, *row_loss = nullptr, *norms = nullptr;
   int64_t *index = nullptr, *labels = nullptr;  // [batch]: data row and its label
-  int scratch_floats = 0;                       // per thread, for weight updates
-  std::vector<float*> scratch;
+  std::vector<float*> scratch;                  // per thread, for weight updates
 
  private:
   void build_forward(std::vector<RowOp>& ops, const std::vector<Layer>& layers, Panels input,
-                     const std::vector<Panels>& hidden, int row);
+                     const std::vector<Panels>& hidden, int part, int second);
+  void build_d_forward(std::vector<RowOp>& ops, int part, int second);
+  void build_d_backward(std::vector<RowOp>& ops, int source, int target, int second);
   void build_d_step(std::vector<RowOp>& ops, bool penalized);
-  void build_penalty(std::vector<RowOp>& ops, int source, int target, float weight);
+  void build_penalty(std::vector<RowOp>& ops);
   void build_g_forward(std::vector<RowOp>& ops, uint32_t stream);
-  void build_d_backward(std::vector<RowOp>& ops, int row);
   void build_g_step();
   void build_weights(WeightPhase& phase, const std::vector<Layer>& layers, const std::vector<Panels>& inputs,
-                     const std::vector<Panels>& gradients, int rows, int pair, int threads);
+                     const std::vector<Panels>& gradients, int rows, int threads);
 
   Arena arena_;
-  Panels z_, x_, dx_;  // noise, data rows (real, generated, penalty), gradient of generated rows
+  // Lanes along columns: noise, hidden activations and their gradients. Discriminator buffers have a part for real rows,
+  // one for generated ones, and up to two for penalties.
+  Panels z_;
   std::vector<Panels> g_hidden_, g_gradient_, d_hidden_, d_gradient_;
+  // Lanes along rows: data rows in the same parts, the gradient of the generated ones; and what meets them: the
+  // generator's last hidden activations, the discriminator's first hidden gradients.
+  Panels x_, dx_, g_last_, d_first_;
 };
 
 }  // namespace fastgan

@@ -9,7 +9,10 @@ namespace FASTGAN_NS {
 using fastgan::Adam;
 using fastgan::LossRows;
 using fastgan::Panels;
+using fastgan::Rows;
 using fastgan::Weights;
+
+INLINE int panels(int columns) { return (columns + PW - 1) / PW; }
 
 INLINE void vector_adam(const Adam& adam, V gradient, const Weights& p, long i) {
   if (p.average)
@@ -32,15 +35,33 @@ INLINE V sum_rows(int rows, F f) {
   return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
+// Sums over the batch of 16 outputs whose gradients have their lanes along rows.
+INLINE void sum_lanes(Panels dy, int rows, int first, V (&g)[NV]) {
+  alignas(64) float sums[PW];
+  for (int i = 0; i < PW; i++) {
+    const float* p = dy.p + (long)(first + i) * PW;
+    V s = sum_rows(panels(rows), [&](int n) { return load(p + n * dy.panel); });
+    for (int j = 1; j < NV; j++) s = s + sum_rows(panels(rows), [&](int n) { return load(p + n * dy.panel + j * VW); });
+    sums[i] = sum(s);
+  }
+  for (int j = 0; j < NV; j++) g[j] = load(sums + j * VW);
+}
+
 static void bias_update(Panels dy, int rows, int pair, int p0, int p1, const Weights& p, const Adam& adam) {
-  for (int n = p0; n < p1; n++)
-    for (int j = 0; j < NV; j++) {
-      const float* column = dy.p + n * dy.panel + j * VW;
-      const float* other = column + (long)pair * PW;
-      const V g = pair ? sum_rows(rows, [&](int r) { return load(column + r * PW) + load(other + r * PW); })
-                       : sum_rows(rows, [&](int r) { return load(column + r * PW); });
-      vector_adam(adam, g, p, n * PW + j * VW);
+  for (int n = p0; n < p1; n++) {
+    V g[NV];
+    if (dy.by_row) {
+      sum_lanes(dy, rows, n * PW, g);
+    } else {
+      for (int j = 0; j < NV; j++) {
+        const float* column = dy.p + n * dy.panel + j * VW;
+        const float* other = column + (long)pair * PW;
+        g[j] = pair ? sum_rows(rows, [&](int r) { return load(column + r * PW) + load(other + r * PW); })
+                    : sum_rows(rows, [&](int r) { return load(column + r * PW); });
+      }
     }
+    for (int j = 0; j < NV; j++) vector_adam(adam, g[j], p, n * PW + j * VW);
+  }
 }
 
 static void vector_update(Panels h, const float* d, int rows, int p0, int p1, const Weights& p, const Adam& adam) {
@@ -59,10 +80,10 @@ static void scalar_update(const float* d, int rows, int pair, const Weights& p, 
   vector_adam(adam, gradient, p, 0);
 }
 
-static void logits(Panels h, int row, int rows, int panels, const float* w, float b, float* out) {
-  for (int r = 0; r < rows; r++) {
+static void logits(Panels h, Rows rows, int panels, const float* w, float b, float* out) {
+  for (int r = rows.begin; r < rows.end; r++) {
     V s[NV] = {};
-    const float* hr = h.row(row + r);
+    const float* hr = h.p + (long)r * PW;
     for (int n = 0; n < panels; n++, hr += h.panel)
       for (int j = 0; j < NV; j++) s[j] = load(hr + j * VW) * load(w + n * PW + j * VW) + s[j];
     for (int j = 1; j < NV; j++) s[0] = s[0] + s[j];
@@ -70,125 +91,143 @@ static void logits(Panels h, int row, int rows, int panels, const float* w, floa
   }
 }
 
-static void logit_gradient(Panels h, int h_row, Panels dh, int dh_row, int rows, int panels, const float* w,
-                           const float* d, float slope) {
+static void logit_gradient(Panels h, Panels dh, Rows rows, int panels, const float* w, const float* d, float slope) {
   for (int n = 0; n < panels; n++) {
-    const float* hr = h.row(h_row) + n * h.panel;
-    float* out = dh.row(dh_row) + n * dh.panel;
-    for (int r = 0; r < rows; r++, hr += PW, out += PW)
-      for (int j = 0; j < NV; j++) {
-        const V g = load(w + n * PW + j * VW) * (d ? d[r] : 1.0f);
-        store(out + j * VW, leak(g, load(hr + j * VW), slope));
-      }
+    const float* hr = h.p + n * h.panel;
+    float* out = dh.p + n * dh.panel;
+    for (int r = rows.begin; r < rows.end; r++)
+      for (int j = 0; j < NV; j++)
+        store(out + r * PW + j * VW, leak(load(w + n * PW + j * VW) * d[r], load(hr + r * PW + j * VW), slope));
   }
 }
 
-// One vector of a per-row array, or the part of it that belongs to this call: the rest is another thread's.
-struct Lanes {
-  int row, count;
-  INLINE V get(const float* p) const { return count == VW ? load(p + row) : load_some(p + row, count); }
-  INLINE void put(float* p, V v) const { count == VW ? store(p + row, v) : store_some(p + row, v, count); }
-};
-
+// Whole vectors of per-row arrays: calls begin at multiples of 16, and the arrays end there.
 template <class F>
-INLINE void over_rows(int rows, F f) {
-  for (int r = 0; r < rows; r += VW) f(Lanes{r, rows - r < VW ? rows - r : VW});
+INLINE void over_rows(Rows rows, F f) {
+  for (int r = rows.begin; r < rows.end; r += VW) f(r);
 }
 
 // Gradients are written without cancellation: sigmoid(x) - 1 = -sigmoid(-x).
-static void d_loss(const LossRows& l, int rows) {
-  over_rows(rows, [&](Lanes at) {
-    const V real = at.get(l.real), fake = at.get(l.fake);
+static void d_loss(const LossRows& l, Rows rows) {
+  over_rows(rows, [&](int r) {
+    const V real = load(l.real + r), fake = load(l.fake + r);
     if (l.loss == fastgan::kRpgan) {
       const V g = vsigmoid(fake - real) * l.scale;
-      at.put(l.row_loss, vsoftplus(fake - real));
-      at.put(l.d_real, -g);
-      at.put(l.d_fake, g);
+      store(l.row_loss + r, vsoftplus(fake - real));
+      store(l.d_real + r, -g);
+      store(l.d_fake + r, g);
     } else {
       const float other = 1.0f - l.target;
-      at.put(l.row_loss, vsoftplus(-real) * l.target + vsoftplus(real) * other + vsoftplus(fake));
-      at.put(l.d_real, (vsigmoid(real) * other - vsigmoid(-real) * l.target) * l.scale);
-      at.put(l.d_fake, vsigmoid(fake) * l.scale);
+      store(l.row_loss + r, vsoftplus(-real) * l.target + vsoftplus(real) * other + vsoftplus(fake));
+      store(l.d_real + r, (vsigmoid(real) * other - vsigmoid(-real) * l.target) * l.scale);
+      store(l.d_fake + r, vsigmoid(fake) * l.scale);
     }
   });
 }
 
-static void g_loss(const LossRows& l, int rows) {
-  over_rows(rows, [&](Lanes at) {
-    const V fake = at.get(l.fake);
+static void g_loss(const LossRows& l, Rows rows) {
+  over_rows(rows, [&](int r) {
+    const V fake = load(l.fake + r);
     if (l.loss == fastgan::kRpgan) {
-      const V x = at.get(l.real) - fake;
-      at.put(l.row_loss, vsoftplus(x));
-      at.put(l.d_fake, vsigmoid(x) * -l.scale);
+      const V x = load(l.real + r) - fake;
+      store(l.row_loss + r, vsoftplus(x));
+      store(l.d_fake + r, vsigmoid(x) * -l.scale);
     } else if (l.loss == fastgan::kBce) {
-      at.put(l.row_loss, vsoftplus(-fake));
-      at.put(l.d_fake, vsigmoid(-fake) * -l.scale);
+      store(l.row_loss + r, vsoftplus(-fake));
+      store(l.d_fake + r, vsigmoid(-fake) * -l.scale);
     } else {
-      at.put(l.row_loss, -vsoftplus(fake));
-      at.put(l.d_fake, vsigmoid(fake) * -l.scale);
+      store(l.row_loss + r, -vsoftplus(fake));
+      store(l.d_fake + r, vsigmoid(fake) * -l.scale);
     }
   });
 }
 
-static void penalty(Panels g, int row, int rows, int F, int panels, float weight, float factor, float* norm) {
-  for (int r = 0; r < rows; r++) {
+static void penalty(Panels g, Rows rows, int F, float weight, float factor, float* norm) {
+  for (int r = rows.begin; r < rows.end; r += PW) {
     V s[NV] = {};
-    float* p = g.row(row + r);
-    for (int n = 0; n < panels; n++, p += g.panel)
-      for (int i = 0; i < PW; i += VW) {
-        for (int lane = 0; n * PW + i + VW > F && lane < VW; lane++)
-          if (n * PW + i + lane >= F) p[i + lane] = 0;
-        const V x = load(p + i);
-        s[i / VW] = x * x + s[i / VW];
-        store(p + i, x * factor);
+    float* p = g.p + r / PW * g.panel;
+    for (int c = 0; c < F; c++, p += PW)
+      for (int j = 0; j < NV; j++) {
+        const V x = load(p + j * VW);
+        s[j] = x * x + s[j];
+        store(p + j * VW, x * factor);
       }
-    for (int j = 1; j < NV; j++) s[0] = s[0] + s[j];
-    norm[r] = sum(s[0]) * 0.5f * weight;
+    for (int j = 0; j < NV; j++) store(norm + r + j * VW, s[j] * (0.5f * weight));
   }
 }
 
-static void normal(uint64_t seed, uint32_t stream, uint64_t first_row, Panels out, int row, int rows, int columns) {
-  for (int c = 0; c < columns; c += PW)
-    normal_panel(seed, stream, first_row, rows, c, out.row(row) + c / PW * out.panel);
+static void turn(Panels from, Panels to, Rows rows, int columns) {
+  for (int r = rows.begin; r < rows.end; r += PW)
+    for (int n = 0; n < panels(columns); n++)
+      transpose16(from.p + n * from.panel + (long)r * PW, to.p + r / PW * to.panel + n * PW * PW);
+}
+
+static void normal(uint64_t seed, uint32_t stream, uint64_t first_row, Panels out, Rows rows, int columns) {
+  for (int n = 0; n < panels(columns); n++)
+    normal_panel(seed, stream, first_row + (uint64_t)rows.begin, rows.end - rows.begin, n * PW,
+                 out.p + n * out.panel + (long)rows.begin * PW);
 }
 
 template <class T>
-static void gather(const T* data, const int64_t* index, Panels x, int row, int rows, int F, float scale,
-                   float shift) {
-  for (int r = 0; r < rows; r++) {
-    const T* from = data + index[r] * F;
-    float* to = x.row(row + r);
-    int c = 0;
-    for (; c + PW <= F; c += PW, to += x.panel)
-      for (int i = 0; i < PW; i++) to[i] = (float)from[c + i] * scale + shift;
-    for (int i = 0; c + i < F; i++) to[i] = (float)from[c + i] * scale + shift;
+static void gather(const T* data, const int64_t* index, Panels x, Rows rows, int F, float scale, float shift) {
+  alignas(64) float block[PW * PW] = {}, turned[PW * PW];
+  for (int r = rows.begin; r < rows.end; r += PW) {
+    const int height = rows.end - r < PW ? rows.end - r : PW;
+    float* to = x.p + r / PW * x.panel;
+    for (int c = 0; c < F; c += PW, to += PW * PW) {
+      const int width = F - c < PW ? F - c : PW;
+      for (int i = 0; i < height; i++) {
+        const T* from = data + index[r + i] * F + c;
+        if (width == PW) {
+          for (int k = 0; k < PW; k++) block[i * PW + k] = (float)from[k] * scale + shift;
+        } else {
+          for (int k = 0; k < width; k++) block[i * PW + k] = (float)from[k] * scale + shift;
+        }
+      }
+      if (width == PW) {
+        transpose16(block, to);
+      } else {  // labels may follow
+        transpose16(block, turned);
+        for (int i = 0; i < width * PW; i++) to[i] = turned[i];
+      }
+    }
   }
 }
 
-static void rows_f32(Panels x, int row, int rows, int F, float* out) {
-  for (int r = 0; r < rows; r++) {
-    const float* from = x.row(row + r);
-    for (int c = 0; c < F; c += PW, from += x.panel)
-      for (int i = 0; i < PW && c + i < F; i++) out[(long)r * F + c + i] = from[i];
-  }
+// Calls f(row, column, count, values) for stretches of up to 16 values of one row.
+template <class F>
+INLINE void row_major(Panels x, Rows rows, int columns, F f) {
+  alignas(64) float turned[PW * PW];
+  for (int r = rows.begin; r < rows.end; r += PW)
+    for (int c = 0; c < columns; c += PW) {
+      transpose16(x.p + r / PW * x.panel + (long)c * PW, turned);
+      for (int i = 0; i < PW && r + i < rows.end; i++)
+        f(r + i, c, columns - c < PW ? columns - c : PW, turned + i * PW);
+    }
 }
 
-static void rows_u8(Panels x, int row, int rows, int F, float scale, float shift, uint8_t* out) {
+static void rows_f32(Panels x, Rows rows, int F, float* out) {
+  row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
+    for (int i = 0; i < count; i++) out[(long)r * F + c + i] = v[i];
+  });
+}
+
+static void rows_u8(Panels x, Rows rows, int F, float scale, float shift, uint8_t* out) {
   const float factor = 1.0f / scale;
-  auto byte = [&](float v) {
+  const auto byte = [&](float v) {
     v = (v - shift) * factor;
     v = v > 0.0f ? v : 0.0f;
     v = v < 255.0f ? v : 255.0f;
     return (uint8_t)(int)((v + 12582912.0f) - 12582912.0f);  // rounds half to even, as numpy.rint
   };
-  for (int r = 0; r < rows; r++) {
-    const float* from = x.row(row + r);
-    uint8_t* to = out + (long)r * F;
-    int c = 0;
-    for (; c + PW <= F; c += PW, from += x.panel)
-      for (int i = 0; i < PW; i++) to[c + i] = byte(from[i]);
-    for (int i = 0; c + i < F; i++) to[c + i] = byte(from[i]);
-  }
+  row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
+    uint8_t* to = out + (long)r * F + c;
+    if (count == PW) {
+      for (int i = 0; i < PW; i++) to[i] = byte(v[i]);
+    } else {
+      for (int i = 0; i < count; i++) to[i] = byte(v[i]);
+    }
+  });
 }
 
 }  // namespace FASTGAN_NS

@@ -13,9 +13,10 @@ Sampler::Sampler(const Spec& s, int threads) : kernels(choose_kernels()), spec(s
   layers = make_layers(arena_, widths, {});
   for (int t = 0; t < threads; t++) {
     Buffers b;
-    b.input = arena_.panels(s.batch, widths.front());
-    for (int width : s.g_hidden) b.hidden.push_back(arena_.panels(s.batch, width));
-    b.output = arena_.panels(s.batch, s.features);
+    b.input = arena_.by_column(s.batch, widths.front());
+    for (int width : s.g_hidden) b.hidden.push_back(arena_.by_column(s.batch, width));
+    b.last = arena_.by_row(s.batch, s.g_hidden.back());
+    b.output = arena_.by_row(s.batch, s.features);
     buffers_.push_back(b);
   }
 }
@@ -30,20 +31,23 @@ void Sampler::work(int thread, uint64_t seed, uint32_t stream, uint64_t first, l
   const Buffers& b = buffers_[(size_t)thread];
   const long end = count * (thread + 1) / pool_.size();
   for (long at = count * thread / pool_.size(); at < end; at += spec.batch) {
-    const int n = (int)std::min<long>(spec.batch, end - at);
-    kernels.normal(seed, stream, first + (uint64_t)at, b.input, 0, n, spec.latent);
-    if (spec.classes) one_hot(b.input, 0, n, spec.latent, spec.classes, labels + at);
-    for (size_t i = 0; i < layers.size(); i++) {
+    const Rows rows{0, (int)std::min<long>(spec.batch, end - at)};
+    kernels.normal(seed, stream, first + (uint64_t)at, b.input, rows, spec.latent);
+    if (spec.classes) one_hot(b.input, rows, spec.latent, spec.classes, labels + at);
+    for (size_t i = 0; i < b.hidden.size(); i++) {
       const Layer& layer = layers[i];
-      const bool last = i + 1 == layers.size();
-      const Product product{i ? b.hidden[i - 1] : b.input, layer.weight.w, layer.weight.panel,
-                            last ? b.output : b.hidden[i], layer.inputs, layer.outputs};
-      kernels.dense(product, 0, 0, n, layer.bias.w, last ? spec.head : kLeakyRelu, spec.slope);
+      const Product product{i ? b.hidden[i - 1] : b.input, layer.weight.w, layer.weight.panel, b.hidden[i],
+                            layer.inputs, layer.outputs};
+      kernels.dense(product, rows, layer.bias.w, kLeakyRelu, spec.slope);
     }
+    kernels.turn(b.hidden.back(), b.last, rows, spec.g_hidden.back());
+    const Layer& head = layers.back();
+    kernels.dense({b.last, head.weight.w, head.weight.panel, b.output, head.inputs, head.outputs}, rows, head.bias.w,
+                  spec.head, spec.slope);
     if (out_u8)
-      kernels.rows_u8(b.output, 0, n, spec.features, scale, shift, out_u8 + at * spec.features);
+      kernels.rows_u8(b.output, rows, spec.features, scale, shift, out_u8 + at * spec.features);
     else
-      kernels.rows_f32(b.output, 0, n, spec.features, out_f32 + at * spec.features);
+      kernels.rows_f32(b.output, rows, spec.features, out_f32 + at * spec.features);
   }
 }
 

@@ -25,7 +25,7 @@ class Sampler {
             uint8_t* out_u8, float* out_f32, float scale, float shift);
 
   struct Buffers {
-    Panels input, output;
+    Panels input, last, output;  // noise; the last hidden activations and the rows, lanes along rows
     std::vector<Panels> hidden;
   };
   Arena arena_;

@@ -15,6 +15,13 @@
 #define INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 
+// Before a short loop over registers: without it, GCC keeps the accumulators of a tile in memory.
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace FASTGAN_NS {
 
 // VW: floats in a vector. MR: rows of the largest GEMM tile, chosen so that its accumulators fill the register
@@ -39,14 +46,6 @@ typedef float VMem __attribute__((vector_size(VW * 4), aligned(4), may_alias));
 
 INLINE V load(const float* p) { return *reinterpret_cast<const VMem*>(p); }
 INLINE void store(float* p, V v) { *reinterpret_cast<VMem*>(p) = v; }
-INLINE V load_some(const float* p, int count) {  // the other lanes are zero
-  V v{};
-  for (int i = 0; i < count; i++) v[i] = p[i];
-  return v;
-}
-INLINE void store_some(float* p, V v, int count) {
-  for (int i = 0; i < count; i++) p[i] = v[i];
-}
 INLINE V set1(float x) { return V{} + x; }
 INLINE V vmax(V a, V b) { return a > b ? a : b; }
 INLINE V vmin(V a, V b) { return a < b ? a : b; }
