@@ -91,7 +91,15 @@ class BoundEngine {
   BoundEngine(const nb::dict& options, AnyRows rows, nb::object labels, double scale, double shift, int threads)
       : rows_(rows), engine_(spec_of(options), data_of(rows, labels, scale, shift), threads) {}
 
-  const Layer& layer(int network, int i) { return layer_at(network == 0 ? engine_.plan.g : engine_.plan.d, i); }
+  void set(int network, int layer, int kind, const In<float>& weight, const In<float>& bias) {
+    const Guard guard(*this);
+    set_layer(layer_at(layers(network), layer), kind, weight, bias);
+  }
+
+  void get(int network, int layer, int kind, const Out<float>& weight, const Out<float>& bias) {
+    const Guard guard(*this);
+    get_layer(layer_at(layers(network), layer), kind, weight, bias);
+  }
 
   void load(uint64_t seed, uint64_t step) {
     const Guard guard(*this);
@@ -118,7 +126,11 @@ class BoundEngine {
     return done;
   }
 
-  uint64_t step() const { return engine_.step; }
+  uint64_t step() {
+    const Guard guard(*this);
+    return engine_.step;
+  }
+
   void stop() { engine_.stop(); }
 
  private:
@@ -129,6 +141,8 @@ class BoundEngine {
     ~Guard() { engine.busy_ = false; }
     BoundEngine& engine;
   };
+
+  const std::vector<Layer>& layers(int network) const { return network == 0 ? engine_.plan.g : engine_.plan.d; }
 
   fastgan::DataRows data_of(const AnyRows& rows, const nb::object& labels, double scale, double shift) {
     fastgan::DataRows data;
@@ -216,12 +230,8 @@ NB_MODULE(_native, m) {
       .def(nb::init<const nb::dict&, AnyRows, nb::object, double, double, int>(), "options"_a, "rows"_a,
            "labels"_a.none(), "scale"_a, "shift"_a, "threads"_a)
       .def("load", &BoundEngine::load, "seed"_a, "step"_a)
-      .def("set", [](BoundEngine& e, int network, int layer, int kind, const In<float>& weight, const In<float>& bias) {
-        set_layer(e.layer(network, layer), kind, weight, bias);
-      }, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
-      .def("get", [](BoundEngine& e, int network, int layer, int kind, const Out<float>& weight, const Out<float>& bias) {
-        get_layer(e.layer(network, layer), kind, weight, bias);
-      }, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
+      .def("set", &BoundEngine::set, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
+      .def("get", &BoundEngine::get, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
       .def("run", &BoundEngine::run, "schedule"_a, "metrics"_a)
       .def("stop", &BoundEngine::stop)
       .def_prop_ro("step", &BoundEngine::step);

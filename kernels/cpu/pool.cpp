@@ -2,6 +2,10 @@
 
 #include <unistd.h>
 
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -69,16 +73,29 @@ Pool::Pool(int threads) : size_(threads) {}
 void Pool::start() {
   team_ = std::make_unique<Team>();
   Team* team = team_.get();
-  for (int index = 1; index < size_; index++)
-    team->threads.emplace_back([team, index] {
-      FlushDenormals flush;
-      for (uint32_t seen = 0;; seen++) {
-        wait_change(team->round, seen);
-        if (team->quit) return;
-        (*team->job)(index);
-        if (team->running.fetch_sub(1, std::memory_order_acq_rel) == 1) team->running.notify_one();
-      }
-    });
+  const auto work = [team](int index) {
+    FlushDenormals flush;
+    for (uint32_t seen = 0;; seen++) {
+      wait_change(team->round, seen);
+      if (team->quit) return;
+      (*team->job)(index);
+      if (team->running.fetch_sub(1, std::memory_order_acq_rel) == 1) team->running.notify_one();
+    }
+  };
+  try {
+    for (int index = 1; index < size_; index++) team->threads.emplace_back(work, index);
+  } catch (const std::system_error&) {  // a limit on processes or memory
+    end();
+    throw std::runtime_error("threads: the system gives no " + std::to_string(size_) + " of them; ask for fewer");
+  }
+}
+
+void Pool::end() {
+  team_->quit = true;
+  team_->round.fetch_add(1, std::memory_order_release);
+  team_->round.notify_all();
+  for (std::thread& thread : team_->threads) thread.join();
+  team_.reset();
 }
 
 void Pool::run(const std::function<void(int)>& job) {
@@ -115,10 +132,7 @@ Pool::~Pool() {
     (void)team_.release();
     return;
   }
-  team_->quit = true;
-  team_->round.fetch_add(1, std::memory_order_release);
-  team_->round.notify_all();
-  for (std::thread& thread : team_->threads) thread.join();
+  end();
 }
 
 }  // namespace fastgan

@@ -28,6 +28,7 @@ class Pool {
  private:
   struct Team;
   void start();
+  void end();
 
   int size_;
   std::unique_ptr<Team> team_;
