@@ -1,4 +1,4 @@
-"""The native CPU engine: many alternating steps per call, in C++ (kernels/cpu). Same contract as the reference."""
+"""The native CPU engine: many alternating steps per call in C++ (kernels/cpu); the contract of the reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from fastgan.config import HEADS, LOSSES, Config
 from fastgan.data.schema import Data
 from fastgan.engines.protocol import METRICS
-from fastgan.errors import UserError
 from fastgan.kernels import cpu
 from fastgan.models import ModelSpec
 from fastgan.state import State
@@ -35,7 +34,7 @@ def native_spec(spec: ModelSpec, batch: int) -> dict[str, object]:
 
 
 class CpuEngine:
-    """The whole step in native code: float32, any depth and widths, results bit-equal for any number of threads.
+    """The whole step in native code: float32, any depth and widths, bit-equal for any number of threads.
 
     Args:
         config: all options; ``threads`` 0 takes what PyTorch would use, within what this process may use.
@@ -97,7 +96,7 @@ class CpuEngine:
         return State(tensors, self.seed, self._native.step)
 
     def _layers(self) -> Iterator[tuple[tuple[int, int, int], str, str]]:
-        """Yield (network, layer, kind) of the native module with the names of that weight and bias in a state."""
+        """Yield the native module's (network, layer, kind) with the names of its weight and bias in a state."""
         for network, name in enumerate(_NETWORKS):
             depth = len(self.spec.g_hidden if network == 0 else self.spec.d_hidden) + 1
             for kind, prefix in enumerate(_KINDS):

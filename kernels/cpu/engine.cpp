@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cmath>
 #include <limits>
 
@@ -14,7 +13,7 @@ namespace {
 
 // Panels of rows that a thread takes through a network at once, so that their activations stay in its second-level
 // cache.
-const int kChunk = std::getenv("FGC") ? atoi(std::getenv("FGC")) : 4;
+constexpr int kChunk = 4;
 constexpr auto kPollEvery = std::chrono::milliseconds(20);
 
 Adam adam_of(const Spec& spec, double lr, double average, uint64_t update) {
@@ -30,6 +29,7 @@ Engine::Engine(const Spec& spec, const DataRows& data, int threads)
 
 long Engine::run(long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll) {
   stop_ = halt_ = false;
+  claimed_[0] = claimed_[1] = 0;
   done_ = 0;
   if (steps > 0) pool_.run([&](int thread) { work(thread, steps, schedule, metrics, poll); });
   return done_;
@@ -41,6 +41,7 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
   const bool has_penalty = !plan.d_rows_penalized.empty();
   auto polled = std::chrono::steady_clock::now();
   const uint64_t first = step;
+  uint64_t phase = 0;
   for (long s = 0; s < steps; s++) {
     const uint64_t now = first + (uint64_t)s;
     float* row = metrics + s * kMetrics;
@@ -49,14 +50,14 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
       const bool penalized = has_penalty && update % (uint64_t)spec.penalty_every == 0;
       run_rows(thread, penalized ? plan.d_rows_penalized : plan.d_rows, update);
       pool_.barrier();
-      run_weights(thread, penalized ? plan.d_weights_penalized : plan.d_weights,
+      run_weights(thread, penalized ? plan.d_weights_penalized : plan.d_weights, phase++,
                   adam_of(spec, schedule[s].d_lr, 0, update));
       if (thread == 0) report_d(row, penalized);
       pool_.barrier();
     }
     run_rows(thread, plan.g_rows, now);
     pool_.barrier();
-    run_weights(thread, plan.g_weights, adam_of(spec, schedule[s].g_lr, schedule[s].average, now));
+    run_weights(thread, plan.g_weights, phase++, adam_of(spec, schedule[s].g_lr, schedule[s].average, now));
     if (thread == 0) {
       report_g(row);
       step = now + 1;
@@ -143,28 +144,37 @@ void Engine::gather(const RowOp& op, Rows rows, uint64_t update) {
   one_hot(op.y, rows, spec.features, spec.classes, plan.labels);
 }
 
-void Engine::run_weights(int thread, const WeightPhase& phase, const Adam& adam) {
-  for (const Task& task : phase.tasks[(size_t)thread]) {
-    const WeightOp& op = phase.ops[(size_t)task.op];
-    const Layer& layer = *op.layer;
-    switch (op.kind) {
-      case WeightOp::kWeight: {
-        const int along = layer.by_input ? layer.outputs : layer.inputs;
-        kernels.weight_update(op.a, op.b, op.rows, task.begin * kPanel, std::min(task.end * kPanel, along),
-                              layer.by_input ? layer.inputs : layer.outputs, layer.weight, layer.transposed, adam,
-                              plan.scratch[(size_t)thread]);
-        break;
-      }
-      case WeightOp::kBias:
-        kernels.bias_update(op.b, op.rows, op.pair, task.begin, task.end, layer.bias, adam);
-        break;
-      case WeightOp::kVector:
-        kernels.vector_update(op.b, op.d, op.rows, task.begin, task.end, layer.weight, adam);
-        break;
-      case WeightOp::kScalar:
-        kernels.scalar_update(op.d, op.rows, op.pair, layer.bias, adam);
-        break;
+void Engine::run_weights(int thread, const WeightPhase& phase, uint64_t number, const Adam& adam) {
+  std::atomic<int>& claimed = claimed_[number % 2];
+  if (thread == 0) claimed_[(number + 1) % 2].store(0, std::memory_order_relaxed);
+  int begin = claimed.load(std::memory_order_relaxed);
+  while (begin < phase.units()) {
+    const int end = phase.stretch(begin, pool_.size());
+    if (!claimed.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+    for (size_t o = 0; o < phase.ops.size(); o++) {
+      const int first = phase.first_unit[o];
+      const int from = std::max(begin - first, 0), to = std::min(end - first, phase.ops[o].units);
+      if (from < to) run_weight_op(thread, phase.ops[o], from, to, adam);
     }
+    begin = claimed.load(std::memory_order_relaxed);
+  }
+}
+
+void Engine::run_weight_op(int thread, const WeightOp& op, int begin, int end, const Adam& adam) {
+  const Layer& layer = *op.layer;
+  switch (op.kind) {
+    case WeightOp::kWeight: {
+      const int along = layer.by_input ? layer.outputs : layer.inputs;
+      return kernels.weight_update(op.a, op.b, op.rows, begin * kPanel, std::min(end * kPanel, along),
+                                   layer.by_input ? layer.inputs : layer.outputs, layer.weight, layer.transposed, adam,
+                                   plan.scratch[(size_t)thread]);
+    }
+    case WeightOp::kBias:
+      return kernels.bias_update(op.b, op.rows, op.pair, begin, end, layer.bias, adam);
+    case WeightOp::kVector:
+      return kernels.vector_update(op.b, op.d, op.rows, begin, end, layer.weight, adam);
+    case WeightOp::kScalar:
+      return kernels.scalar_update(op.d, op.rows, op.pair, layer.bias, adam);
   }
 }
 

@@ -43,7 +43,8 @@ class Engine {
   void work(int thread, long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
   void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
   void run_row_op(const RowOp& op, Rows rows, uint64_t update);
-  void run_weights(int thread, const WeightPhase& phase, const Adam& adam);
+  void run_weights(int thread, const WeightPhase& phase, uint64_t number, const Adam& adam);
+  void run_weight_op(int thread, const WeightOp& op, int begin, int end, const Adam& adam);
   void gather(const RowOp& op, Rows rows, uint64_t update);
   void report_d(float* metrics, bool penalized) const;
   void report_g(float* metrics) const;
@@ -51,6 +52,8 @@ class Engine {
   DataRows data_;
   Pool pool_;
   std::atomic<bool> stop_{false};
+  // First unclaimed unit of the weight phase, for phases of even and odd number: one is reset while the other is used.
+  alignas(64) std::atomic<int> claimed_[2] = {};
   bool halt_ = false;  // thread 0's decision, read by all after the step's last barrier
   long done_ = 0;
 };

@@ -50,13 +50,13 @@ Plan::Plan(const Spec& s, int threads) : spec(s), padded_batch(padded(s.batch)) 
 
   std::vector<Panels> inputs{x_}, gradients = d_gradient_;
   inputs.insert(inputs.end(), d_hidden_.begin(), d_hidden_.end());
-  build_weights(d_weights, d, inputs, gradients, 2 * B, threads);
-  if (penalties) build_weights(d_weights_penalized, d, inputs, gradients, d_rows_all, threads);
+  build_weights(d_weights, d, inputs, gradients, 2 * B);
+  if (penalties) build_weights(d_weights_penalized, d, inputs, gradients, d_rows_all);
   inputs = {z_};
   inputs.insert(inputs.end(), g_hidden_.begin(), g_hidden_.end());
   gradients = g_gradient_;
   gradients.push_back(dx_);
-  build_weights(g_weights, g, inputs, gradients, B, threads);
+  build_weights(g_weights, g, inputs, gradients, B);
 
   int widest = 0;
   for (const auto* layers : {&g, &d})
@@ -220,7 +220,7 @@ void Plan::build_g_step() {
 }
 
 void Plan::build_weights(WeightPhase& phase, const std::vector<Layer>& layers, const std::vector<Panels>& inputs,
-                         const std::vector<Panels>& gradients, int rows, int threads) {
+                         const std::vector<Panels>& gradients, int rows) {
   const bool paired = &layers == &d;  // real and generated rows; penalty rows have no part in the biases
   const int bias_rows = paired ? padded_batch : rows, pair = paired ? padded_batch : 0;
   for (size_t i = 0; i < layers.size(); i++) {
@@ -239,24 +239,20 @@ void Plan::build_weights(WeightPhase& phase, const std::vector<Layer>& layers, c
     phase.ops.push_back({WeightOp::kBias, &layer, {}, gradients[i], nullptr, bias_rows, pair,
                          panels_of(layer.outputs), 4.0 * rows * kPanel});
   }
-  // Threads take contiguous stretches of all units in order, each up to its share of the cost.
-  double total = 0, done = 0;
-  for (const WeightOp& op : phase.ops) total += op.units * op.unit_cost;
-  phase.tasks.resize((size_t)threads);
-  int thread = 0;
-  for (int o = 0; o < (int)phase.ops.size(); o++) {
-    const WeightOp& op = phase.ops[(size_t)o];
-    for (int begin = 0; begin < op.units;) {
-      const double left = total * (thread + 1) / threads - done;
-      int count = std::max(0, (int)(left / op.unit_cost + 0.5));
-      if (thread == threads - 1) count = op.units;
-      count = std::min(count, op.units - begin);
-      if (count) phase.tasks[(size_t)thread].push_back({o, begin, begin + count});
-      begin += count;
-      done += count * op.unit_cost;
-      if (begin < op.units) thread++;
-    }
+  double total = 0;
+  for (const WeightOp& op : phase.ops) {
+    phase.first_unit.push_back((int)phase.cost_before.size());
+    for (int unit = 0; unit < op.units; unit++) phase.cost_before.push_back(total += op.unit_cost);
   }
+  phase.first_unit.push_back((int)phase.cost_before.size());
+  phase.cost_before.insert(phase.cost_before.begin(), 0.0);
+}
+
+int WeightPhase::stretch(int unit, int threads) const {
+  const double left = cost_before.back() - cost_before[(size_t)unit];
+  const double share = cost_before[(size_t)unit] + left / (2 * threads);
+  const auto end = std::lower_bound(cost_before.begin() + unit + 1, cost_before.end(), share);
+  return (int)std::min<long>(end - cost_before.begin(), units());
 }
 
 }  // namespace fastgan

@@ -108,14 +108,16 @@ struct WeightOp {
   double unit_cost = 1;
 };
 
-// Units [begin, end) of operation `op`, for one thread.
-struct Task {
-  int op, begin, end;
-};
-
+// The updates of one network. Threads claim stretches of all units, in order, until none is left: large ones first, so
+// that a unit's neighbours stay in cache, small ones at the end, so that nobody waits long.
 struct WeightPhase {
   std::vector<WeightOp> ops;
-  std::vector<std::vector<Task>> tasks;  // by thread
+  std::vector<int> first_unit;     // of each operation, and the end
+  std::vector<double> cost_before;  // of each unit, and the end: the cost of all units before it
+
+  int units() const { return first_unit.back(); }
+  // Where a stretch from `unit` on ends that is a fair share of what is left for `threads` threads.
+  int stretch(int unit, int threads) const;
 };
 
 class Plan {
@@ -145,7 +147,7 @@ class Plan {
   void build_g_forward(std::vector<RowOp>& ops, uint32_t stream);
   void build_g_step();
   void build_weights(WeightPhase& phase, const std::vector<Layer>& layers, const std::vector<Panels>& inputs,
-                     const std::vector<Panels>& gradients, int rows, int threads);
+                     const std::vector<Panels>& gradients, int rows);
 
   Arena arena_;
   // Lanes along columns: noise, hidden activations and their gradients. Discriminator buffers have a part for real rows,

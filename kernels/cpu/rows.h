@@ -21,30 +21,34 @@ INLINE void vector_adam(const Adam& adam, V gradient, const Weights& p, long i) 
     adam_step<false>(adam, gradient, p, i);
 }
 
-// Sum of f(r) over rows, in SUMS interleaved partial sums: a third of the rounding error of one long sum, and
+// Sum of f(r) over rows, in blocks of four interleaved partial sums: far less rounding error than one long sum, and
 // no waiting for the last addition.
-constexpr int SUMS = 4;
-
 template <class F>
 INLINE V sum_rows(int rows, F f) {
-  V s[SUMS] = {};
-  int r = 0;
-  for (; r + SUMS <= rows; r += SUMS)
-    for (int i = 0; i < SUMS; i++) s[i] = s[i] + f(r + i);
-  for (; r < rows; r++) s[r % SUMS] = s[r % SUMS] + f(r);
-  return (s[0] + s[1]) + (s[2] + s[3]);
+  constexpr int block = 256;
+  V total{};
+  for (int r = 0; r < rows;) {
+    const int end = rows - r < block ? rows : r + block;
+    V s0{}, s1{}, s2{}, s3{};
+    for (; r + 4 <= end; r += 4) {
+      s0 = s0 + f(r);
+      s1 = s1 + f(r + 1);
+      s2 = s2 + f(r + 2);
+      s3 = s3 + f(r + 3);
+    }
+    for (; r < end; r++) s0 = s0 + f(r);
+    total = total + ((s0 + s1) + (s2 + s3));
+  }
+  return total;
 }
 
-// Sums over the batch of 16 outputs whose gradients have their lanes along rows.
+// Sums over the batch of 16 outputs whose gradients have their lanes along rows: lane by lane, then across lanes.
 INLINE void sum_lanes(Panels dy, int rows, int first, V (&g)[NV]) {
-  alignas(64) float sums[PW];
-  for (int i = 0; i < PW; i++) {
-    const float* p = dy.p + (long)(first + i) * PW;
-    V s = sum_rows(panels(rows), [&](int n) { return load(p + n * dy.panel); });
-    for (int j = 1; j < NV; j++) s = s + sum_rows(panels(rows), [&](int n) { return load(p + n * dy.panel + j * VW); });
-    sums[i] = sum(s);
-  }
-  for (int j = 0; j < NV; j++) g[j] = load(sums + j * VW);
+  alignas(64) float block[PW * PW], turned[PW * PW];
+  for (int i = 0; i < PW * PW; i += VW)
+    store(block + i, sum_rows(panels(rows), [&](int n) { return load(dy.p + n * dy.panel + first * PW + i); }));
+  transpose16(block, turned);
+  for (int j = 0; j < NV; j++) g[j] = sum_rows(PW, [&](int lane) { return load(turned + lane * PW + j * VW); });
 }
 
 static void bias_update(Panels dy, int rows, int pair, int p0, int p1, const Weights& p, const Adam& adam) {
@@ -73,10 +77,10 @@ static void vector_update(Panels h, const float* d, int rows, int p0, int p1, co
 }
 
 static void scalar_update(const float* d, int rows, int pair, const Weights& p, const Adam& adam) {
-  float s = 0;
-  for (int r = 0; r < rows; r++) s += d[r] + d[r + pair];
+  double s = 0;
+  for (int r = 0; r < rows; r++) s += (double)d[r] + d[r + pair];
   V gradient{};
-  gradient[0] = s;
+  gradient[0] = (float)s;
   vector_adam(adam, gradient, p, 0);
 }
 
@@ -168,29 +172,34 @@ static void normal(uint64_t seed, uint32_t stream, uint64_t first_row, Panels ou
                  out.p + n * out.panel + (long)rows.begin * PW);
 }
 
+INLINE V to_vector(const float* p) { return load(p); }
+INLINE V to_vector(const uint8_t* p) {
+  typedef uint8_t Bytes __attribute__((vector_size(VW), aligned(1), may_alias));
+  return to_float(__builtin_convertvector(*reinterpret_cast<const Bytes*>(p), VI));
+}
+
 template <class T>
 static void gather(const T* data, const int64_t* index, Panels x, Rows rows, int F, float scale, float shift) {
+  // The rows lie anywhere in memory: ask for all of them before the first is needed.
+  for (int r = rows.begin; r < rows.end; r++)
+    for (int c = 0; c < F; c += 64 / (int)sizeof(T)) __builtin_prefetch(data + index[r] * F + c);
   alignas(64) float block[PW * PW] = {}, turned[PW * PW];
   for (int r = rows.begin; r < rows.end; r += PW) {
     const int height = rows.end - r < PW ? rows.end - r : PW;
     float* to = x.p + r / PW * x.panel;
-    for (int c = 0; c < F; c += PW, to += PW * PW) {
-      const int width = F - c < PW ? F - c : PW;
+    int c = 0;
+    for (; c + PW <= F; c += PW) {
       for (int i = 0; i < height; i++) {
         const T* from = data + index[r + i] * F + c;
-        if (width == PW) {
-          for (int k = 0; k < PW; k++) block[i * PW + k] = (float)from[k] * scale + shift;
-        } else {
-          for (int k = 0; k < width; k++) block[i * PW + k] = (float)from[k] * scale + shift;
-        }
+        for (int j = 0; j < PW; j += VW) store(block + i * PW + j, to_vector(from + j) * scale + shift);
       }
-      if (width == PW) {
-        transpose16(block, to);
-      } else {  // labels may follow
-        transpose16(block, turned);
-        for (int i = 0; i < width * PW; i++) to[i] = turned[i];
-      }
+      transpose16(block, to + c * PW);
     }
+    if (c == F) continue;
+    for (int i = 0; i < height; i++)
+      for (int k = 0; c + k < F; k++) block[i * PW + k] = (float)data[index[r + i] * F + c + k] * scale + shift;
+    transpose16(block, turned);
+    for (int i = 0; i < (F - c) * PW; i++) to[c * PW + i] = turned[i];  // labels may follow
   }
 }
 

@@ -8,7 +8,8 @@ namespace FASTGAN_NS {
 // e^x; the argument is clamped to where the result is a normal number.
 INLINE V vexp(V x) {
   x = vmin(vmax(x, set1(-87.0f)), set1(88.0f));
-  const V n = round_near(x * 1.44269504f);
+  const V shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: leaves the nearest integer n in the low bits
+  const V n = shifted - 12582912.0f;
   V r = n * -0.693359375f + x;  // ln 2 in two parts, so that r is exact
   r = n * 2.12194440e-4f + r;
   V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -17,7 +18,7 @@ INLINE V vexp(V x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + (r + 1.0f);
-  return p * (V)((to_int(n) + 127) << 23);
+  return (V)((VU)p + ((VU)shifted << 23));  // times 2^n
 }
 
 // Natural logarithm of a positive normal number.
