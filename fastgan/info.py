@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fastgan
 from fastgan.cli import Parser, run_command
+from fastgan.threads import usable_cpus
 
 _PACKAGES = ("torch", "numpy", "triton", "safetensors", "scikit-learn")
 
@@ -50,8 +51,7 @@ def _version(package: str) -> str:
 
 def _cpu() -> str:
     """Return the CPU's model, its cores and those that this process may use."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"cpu: {_cpu_model()}, {os.cpu_count()} cores, {usable} usable"
+    return f"cpu: {_cpu_model()}, {os.cpu_count()} cores, {usable_cpus()} usable"
 
 
 def _cpu_model() -> str:

@@ -1,4 +1,4 @@
-"""The native CPU engine: many alternating steps per call in C++ (kernels/cpu); the contract of the reference."""
+"""The native CPU engine: many alternating steps per call in C++ (kernels/cpu), by the reference's contract."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class CpuEngine:
         return State(tensors, self.seed, self._native.step)
 
     def _layers(self) -> Iterator[tuple[tuple[int, int, int], str, str]]:
-        """Yield the native module's (network, layer, kind) with the names of its weight and bias in a state."""
+        """Yield the native module's (network, layer, kind) with the names of its tensors in a state."""
         for network, name in enumerate(_NETWORKS):
             depth = len(self.spec.g_hidden if network == 0 else self.spec.d_hidden) + 1
             for kind, prefix in enumerate(_KINDS):
