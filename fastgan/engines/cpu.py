@@ -1,4 +1,4 @@
-"""The native CPU engine: many alternating steps per call in C++ (kernels/cpu), by the reference's contract."""
+"""The native CPU engine: many alternating steps per call, in C++ (kernels/cpu), as the reference does them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fastgan.threads import thread_count
 
 _NETWORKS = ("generator", "discriminator")
 _KINDS = ("", "exp_avg.", "exp_avg_sq.", "ema.")  # in the order of the native module
+_PIECE = 256  # steps per native call, whose rates are computed beforehand
 _LEAKY_RELU = 1  # activations there: LeakyReLU, then the heads in the order of HEADS
 
 
@@ -112,21 +113,34 @@ class CpuEngine:
 
     def stop(self) -> None:
         """Make :meth:`run` return after the current step."""
+        self._stop = True
         self._native.stop()
 
     def run(self, steps: int) -> np.ndarray:
-        """Run up to ``steps`` steps; Ctrl-C and other signals are looked at between steps, every 20 ms."""
-        c, first = self.config, self._native.step
-        schedule = np.array(
-            [
-                (
-                    c.g_lr * c.lr_factor(c.g_schedule, t),
-                    c.d_lr * c.lr_factor(c.d_schedule, t),
-                    1.0 - c.ema_decay(t),
-                )
-                for t in range(first, first + steps)
-            ],
-            dtype=np.float64,
-        ).reshape(-1, 3)
-        metrics = np.full((steps, len(METRICS)), np.nan, dtype=np.float32)
-        return metrics[: self._native.run(schedule, metrics)]
+        """Run up to ``steps`` steps; Ctrl-C and other signals are looked at between steps, every 20 ms.
+
+        Raises:
+            RuntimeError: the engine is running in another thread.
+        """
+        self._stop = False
+        metrics = [np.empty((0, len(METRICS)), dtype=np.float32)]
+        while steps > 0 and not self._stop:
+            rates = self._rates(self._native.step, min(steps, _PIECE))
+            piece = np.full((len(rates), len(METRICS)), np.nan, dtype=np.float32)
+            done = self._native.run(rates, piece)
+            metrics.append(piece[:done])
+            steps = steps - done if done == len(rates) else 0
+        return np.concatenate(metrics)
+
+    def _rates(self, first: int, steps: int) -> np.ndarray:
+        """Return the learning rates of both networks and the moving average's rate, ``[steps, 3]``."""
+        c = self.config
+        rates = [
+            (
+                c.g_lr * c.lr_factor(c.g_schedule, t),
+                c.d_lr * c.lr_factor(c.d_schedule, t),
+                1.0 - c.ema_decay(t),
+            )
+            for t in range(first, first + steps)
+        ]
+        return np.array(rates, dtype=np.float64)
