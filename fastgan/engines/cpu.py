@@ -1,4 +1,4 @@
-"""The native CPU engine: many alternating steps per call, in C++ (kernels/cpu), as the reference does them."""
+"""The native CPU engine: many alternating steps per call, in C++ (kernels/cpu); the reference's contract."""
 
 from __future__ import annotations
 
