@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastgan.config import Config
 from fastgan.data.schema import Data
@@ -31,6 +32,7 @@ def create(config: Config, data: Data) -> Engine:
     if config.condition:
         data.check_condition()
     if config.fused:
+        _require_kernels()
         from fastgan.engines.cpu import CpuEngine
 
         return CpuEngine(config, data)
@@ -43,10 +45,25 @@ def available() -> list[EngineInfo]:
     """Return every engine with whether it can run here."""
     import torch
 
-    from fastgan.kernels import cpu
-
     try:
+        _require_kernels()
+        from fastgan.kernels import cpu
+
         native = EngineInfo("cpu", True, cpu.describe())
     except UserError as error:
         native = EngineInfo("cpu", False, str(error))
     return [EngineInfo("reference", True, f"plain PyTorch {torch.__version__} on the CPU"), native]
+
+
+def _require_kernels() -> None:
+    """Refuse to go on where the folder ``fastgan/`` of a checkout hides the installed package."""
+    try:
+        import fastgan.kernels  # noqa: F401
+    except ModuleNotFoundError:
+        here = Path(__file__).resolve().parents[1]
+        raise UserError(
+            "fastgan",
+            f"the plain folder {here}, without its kernels",
+            "the installed package, which that folder hides when Python starts beside it",
+            "Install it editable, pip install -e . -c constraints.txt, or start Python elsewhere.",
+        ) from None
