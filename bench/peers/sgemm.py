@@ -1,0 +1,72 @@
+"""Plain SGEMM, as PyTorch's BLAS (MKL on x86) has it, of the shapes that a step and a generator need.
+
+Nothing but the products: operands and results lie ready, no bias, no activation, no update.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from bench.cases import SEED, Case
+
+ROWS = 1024  # that the generator's products take at a time
+
+
+def step_shapes(case: Case) -> list[tuple[int, int, int, str]]:
+    """Return each product ``C[m, n] = A[m, k] B[k, n]`` of an article step, as m, k, n and what it is for.
+
+    Stacked as is best: both noise batches in one generator pass, real and generated rows in one discriminator
+    pass. ``forward`` has B transposed (nn.Linear's weight), ``weight`` A (the output's gradient).
+    """
+    b, g, d = case.batch, list(pairwise(case.spec.g_widths)), list(pairwise(case.spec.d_widths))
+    out = [(2 * b, i, o, "forward") for i, o in g]
+    out += [(2 * b, i, o, "forward") for i, o in d]  # discriminator step
+    out += [(o, 2 * b, i, "weight") for i, o in d]
+    out += [(2 * b, o, i, "input") for i, o in d[1:]]
+    out += [(b, i, o, "forward") for i, o in d]  # generator step
+    out += [(b, o, i, "input") for i, o in d]
+    out += [(o, b, i, "weight") for i, o in g]
+    out += [(b, o, i, "input") for i, o in g[1:]]
+    return out
+
+
+class StepProducts:
+    """All products of one step, one after the other. A unit is a step."""
+
+    units = 1
+
+    def __init__(self, case: Case) -> None:
+        torch.manual_seed(SEED)
+        self.products = [_operands(*shape) for shape in self.shapes(case)]
+
+    def shapes(self, case: Case) -> list[tuple[int, int, int, str]]:
+        return step_shapes(case)
+
+    def reset(self) -> None:
+        """Operands never change."""
+
+    def run(self, units: int) -> int:
+        times = -(-units // self.units)
+        with torch.inference_mode():
+            for _ in range(times):
+                for a, b, c in self.products:
+                    torch.mm(a, b, out=c)
+        return times * self.units
+
+
+class GeneratorProducts(StepProducts):
+    """The products of a generator's forward pass. A unit is a row."""
+
+    units = ROWS
+
+    def shapes(self, case: Case) -> list[tuple[int, int, int, str]]:
+        return [(ROWS, i, o, "forward") for i, o in pairwise(case.spec.g_widths)]
+
+
+def _operands(m: int, k: int, n: int, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    a = torch.randn(k, m).T if kind == "weight" else torch.randn(m, k)
+    b = torch.randn(n, k).T if kind == "forward" else torch.randn(k, n)
+    return a, b, torch.empty(m, n)

@@ -1,0 +1,55 @@
+"""What a worker asks of a contender."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+STEPS = 5  # of the parity check
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The randomness of one step, drawn beforehand: the same for every peer.
+
+    Attributes:
+        x: real rows, float32 ``[B, features]``.
+        d_noise, g_noise: of the discriminator's and of the generator's step, float32 ``[B, latent]``.
+    """
+
+    x: np.ndarray
+    d_noise: np.ndarray
+    g_noise: np.ndarray
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a peer made of recorded steps.
+
+    Attributes:
+        losses: float64 ``[steps, 2]``: of the discriminator and of the generator.
+        parameters: by the names of a :class:`fastgan.state.State`.
+    """
+
+    losses: np.ndarray
+    parameters: Mapping[str, np.ndarray]
+
+
+class Peer(Protocol):
+    """Anything that can be timed. ``run`` draws its own noise and batches, natively."""
+
+    def reset(self) -> None:
+        """Go back to the initial state, so that no measurement depends on the ones before it."""
+
+    def run(self, units: int) -> int:
+        """Do at least ``units`` units of work (steps, rows), to the end, and return how many it were."""
+
+
+class Trained(Peer, Protocol):
+    """A peer that takes training steps."""
+
+    def replay(self, steps: list[Recorded]) -> Replayed:
+        """Take recorded steps from the initial state, with the code that :meth:`Peer.run` times."""
