@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <numeric>
 #include <stdexcept>
 
 #include "dispatch.h"
@@ -225,6 +226,19 @@ NB_MODULE(_native, m) {
     want(size > 0, "size: at least one data row");
     fastgan::choose_kernels().epoch_index(seed, first, (int)out.size(), size, out.data());
   }, "seed"_a, "first"_a, "size"_a, "out"_a, "noise.epoch_index, into int64 [count].");
+
+  m.def("fma", [](int threads, long flops) {
+    want(threads > 0, "threads: at least one");
+    const fastgan::Kernels& kernels = fastgan::choose_kernels();
+    fastgan::Pool pool(threads);
+    std::vector<long> done((size_t)threads);
+    nb::gil_scoped_release release;
+    pool.run([&](int thread) {
+      float ignored;
+      done[(size_t)thread] = kernels.fma(flops / threads, &ignored);
+    });
+    return std::accumulate(done.begin(), done.end(), 0L);
+  }, "threads"_a, "flops"_a, "At least that many flops in registers, on all threads: the peak. Returns how many.");
 
   nb::class_<BoundEngine>(m, "Engine", "The alternating step in native code; see fastgan/engines/cpu.py.")
       .def(nb::init<const nb::dict&, AnyRows, nb::object, double, double, int>(), "options"_a, "rows"_a,

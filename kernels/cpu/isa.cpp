@@ -1,6 +1,7 @@
 // The kernels of one instruction set: compiled once for each, with FASTGAN_NS as its name and the compiler's flags
 // deciding what simd.h sees. Only plain functions leave this file, so nothing compiled for a newer processor
 // can be picked by the linker for an older one.
+#include "peak.h"
 #include "rows.h"
 
 namespace FASTGAN_NS {
@@ -99,5 +100,6 @@ extern const fastgan::Kernels kernels = {
     logits, logit_gradient, d_loss, g_loss, penalty, turn,
     normal, word_row, epoch_index,
     gather<uint8_t>, gather<float>, rows_f32, rows_u8,
+    fma,
 };
 }  // namespace FASTGAN_NS

@@ -109,6 +109,9 @@ struct Kernels {
   // out[r] = X[r], F columns, row-major; uint8: round((x - shift) / scale), clamped. Lanes along rows.
   void (*rows_f32)(Panels x, Rows, int F, float* out);
   void (*rows_u8)(Panels x, Rows, int F, float scale, float shift, uint8_t* out);
+
+  // At least `flops` multiplications and additions in registers; returns how many. `out` keeps them from being left out.
+  long (*fma)(long flops, float* out);
 };
 
 }  // namespace fastgan
