@@ -93,8 +93,8 @@ OPTIONS = st.fixed_dictionaries(
         latent=st.integers(1, 50),
         g_hidden=WIDTHS,
         d_hidden=WIDTHS,
-        # Towards 1, all rows have the same input gradient. Equal terms of a sum in row order round alike: more
-        # than PyTorch's error, and in the penalties the rounded reference does not know of it.
+        # Towards 1, all rows have the same input gradient. Equal terms of a sum in row order round alike:
+        # more than PyTorch errs, and in the penalties the rounded reference does not know of it.
         slope=st.sampled_from([0.0, 0.2, 0.4]),
         head=st.sampled_from(["sigmoid", "tanh", "linear"]),
         condition=st.booleans(),

@@ -33,7 +33,7 @@ class RoundedReference(ReferenceEngine):
     order of the rows.
 
     PyTorch's own float32 error is a single draw, and so no measure for a tensor of a few elements: it may be
-    zero. This engine adds draws, and knows what roundings become: where large terms cancel, where all rows are
+    zero. This engine adds draws, and knows what roundings become: where terms cancel, where all rows are
     alike, and where Adam makes a step of a gradient that is no larger than they are.
     """
 
@@ -93,7 +93,7 @@ def breaches(
 
     With ``contract``, that is what breaks the contract of :mod:`fastgan.parity`, by PyTorch's difference
     alone. In any case, every tensor of the state, moments too, is held by itself against the larger one of
-    PyTorch's difference and that of :class:`RoundedReference`; losses and accuracies count as in the contract.
+    PyTorch's difference and that of :class:`RoundedReference`; metrics count as in the contract.
     All this by the median over ``states``.
     """
     found = parity.traces(config, data, engine, states)

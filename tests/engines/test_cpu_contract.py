@@ -1,0 +1,354 @@
+"""What callers of the native engine rely on: continuing, threads, stopping, forks, limits, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from helpers.cases import CASES, initial, later, setting
+from helpers.compare import assert_identical
+from helpers.parity import ISAS, native, native_at
+from helpers.programs import GAN, TESTS, run_program
+
+from fastgan import threads
+from fastgan.engines.cpu import CpuEngine
+from fastgan.engines.protocol import METRICS
+from fastgan.errors import UserError
+
+# ---- copies, continuing
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_continuing_is_bit_equal(make_data, name):
+    config, data = setting(make_data, CASES[name])
+    state = initial(config, data)
+    through, by_one, first = (native_at(config, data, state) for _ in range(3))
+    metrics = through.run(5)
+    np.testing.assert_array_equal(np.concatenate([by_one.run(1) for _ in range(5)]), metrics)
+    before = first.run(2)
+    second = native_at(config, data, first.export())
+    np.testing.assert_array_equal(np.concatenate([before, second.run(3)]), metrics)
+    for engine in (by_one, second):
+        assert_identical(engine.export().tensors, through.export().tensors)
+        assert (engine.export().step, engine.export().seed) == (5, state.seed)
+
+
+def test_runs_longer_than_a_native_call_are_the_same_run(make_data):
+    config, data = setting(make_data, dict(steps=700, g_schedule="cosine", ema=0.99))
+    through, parts = (native_at(config, data, initial(config, data)) for _ in range(2))
+    metrics = through.run(700)
+    assert metrics.shape == (700, len(METRICS))
+    np.testing.assert_array_equal(np.concatenate([parts.run(n) for n in (255, 256, 1, 188)]), metrics)
+    assert_identical(parts.export().tensors, through.export().tensors)
+
+
+def test_load_and_export_are_copies_without_loss(make_data):
+    config, data = setting(make_data, dict(g_hidden=(17, 33), d_hidden=(16, 31), ema=0.9))
+    state = later(config, data)
+    untouched = {k: v.clone() for k, v in state.tensors.items()}
+    engine = native_at(config, data, state)
+    exported = engine.export()
+    assert_identical(exported.tensors, untouched)
+    engine.run(2)
+    assert_identical(state.tensors, untouched)
+    assert_identical(exported.tensors, untouched)
+    for tensor in (*state.tensors.values(), *exported.tensors.values()):
+        tensor.fill_(torch.nan)
+    tensors = engine.export().tensors.values()
+    assert all(t.isfinite().all() and t.dtype == torch.float32 and not t.requires_grad for t in tensors)
+    engine.export().check(engine.spec)
+
+
+def test_a_float64_state_is_rounded(make_data):
+    config, data = setting(make_data, {})
+    state = later(config, data)
+    single = {k: v.clone() for k, v in state.tensors.items()}
+    state.tensors = {k: (v.double() * (1 + 1e-9)).t().contiguous().t() for k, v in state.tensors.items()}
+    assert_identical(native_at(config, data, state).export().tensors, single)
+
+
+def test_without_a_moving_average_it_is_the_generator(make_data):
+    config, data = setting(make_data, dict(ema=0.0))
+    engine = native_at(config, data, initial(config, data))
+    engine.run(3)
+    state = engine.export()
+    assert_identical(state.part("ema"), state.part("generator"))
+
+
+def test_a_foreign_state_is_refused(make_data):
+    config, data = setting(make_data, {})
+    state = initial(*setting(make_data, dict(d_hidden=(6, 4))))
+    with pytest.raises(UserError, match=r"discriminator\.layers\.1"):
+        native(config, data).load(state)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_data_may_be_read_only_and_is_left_alone(make_data, dtype):
+    config, data = setting(make_data, {}, dtype=dtype)
+    before = data.rows.copy()
+    data.rows.flags.writeable = False
+    native_at(config, data, initial(config, data)).run(2)
+    np.testing.assert_array_equal(data.rows, before)
+
+
+def test_the_data_lives_as_long_as_the_engine(make_data):
+    config, data = setting(make_data, dict(condition=True))
+    expected = native_at(config, data, initial(config, data)).run(5)
+    engine = native_at(config, setting(make_data, dict(condition=True))[1], initial(config, data))
+    np.testing.assert_array_equal(engine.run(5), expected)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_metrics_have_a_row_a_step(make_data, steps):
+    config, data = setting(make_data, {})
+    metrics = native_at(config, data, initial(config, data)).run(steps)
+    assert metrics.shape == (steps, len(METRICS)) and metrics.dtype == np.float32
+
+
+# ---- threads: sums run in the order of the rows, whoever adds; so results are bit-equal for any number
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        dict(batch=1),
+        dict(batch=33, g_hidden=(50, 17), d_hidden=(33, 70, 5), condition=True),
+        dict(batch=200, d_steps=2, loss="bce", r2=0.0, penalty_every=1, ema=0.0, reuse_fakes=False),
+    ],
+    ids=["one row", "33 rows", "200 rows"],
+)
+def test_any_number_of_threads_gives_the_same_bits(make_data, monkeypatch, case, isa):
+    monkeypatch.setenv("FASTGAN_ISA", isa)
+    config, data = setting(make_data, case, features=41)
+    engines = [native_at(config, data, initial(config, data), n) for n in (1, 2, 3, 5)]
+    metrics = [engine.run(6) for engine in engines]
+    for engine, rows in zip(engines[1:], metrics[1:], strict=True):
+        np.testing.assert_array_equal(rows, metrics[0])
+        assert_identical(engine.export().tensors, engines[0].export().tensors)
+
+
+def test_the_option_then_pytorch_then_the_machine_decide_on_threads(make_data, monkeypatch, tmp_path):
+    config, data = setting(make_data, {})
+
+    def count(wanted=0):
+        return CpuEngine(dataclasses.replace(config, threads=wanted), data).threads
+
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(threads, "_CGROUP_QUOTA", quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    torch.set_num_threads(6)  # put back by the fixture
+    assert count() == 6 and count(3) == 3 and count(7) == 7
+    for text, expected in (("max 100000", 6), ("250000 100000", 3), ("1000 100000", 1), ("nonsense", 6)):
+        quota.write_text(text)
+        assert count() == expected
+    torch.set_num_threads(1)
+    assert count() == 1
+
+
+def test_two_engines_in_two_threads(make_data):
+    config, data = setting(make_data, dict(batch=40))
+    expected = native_at(config, data, initial(config, data))
+    expected.run(300)
+    engines = [native_at(config, data, initial(config, data)) for _ in range(2)]
+    workers = [threading.Thread(target=engine.run, args=(300,)) for engine in engines]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for engine in engines:
+        assert_identical(engine.export().tensors, expected.export().tensors)
+
+
+@pytest.mark.parametrize("call", ["run", "export", "load"])
+def test_one_engine_in_two_threads_is_refused(make_data, call):
+    config, data = setting(make_data, dict(batch=512, d_hidden=(64, 64)))
+    state = initial(config, data)
+    engine = native_at(config, data, state)
+    done = []
+    worker = threading.Thread(target=lambda: done.append(len(engine.run(10**9))))
+    worker.start()
+    calls = {"run": lambda: engine.run(1), "export": engine.export, "load": lambda: engine.load(state)}
+    try:
+        time.sleep(0.05)
+        with pytest.raises(RuntimeError, match="engine: it is running in another thread"):
+            calls[call]()
+    finally:
+        while worker.is_alive():
+            engine.stop()
+            worker.join(0.05)
+    again = native_at(config, data, state)
+    again.run(done[0])
+    assert_identical(engine.export().tensors, again.export().tensors)  # nothing came in between
+
+
+# ---- stopping
+
+
+def test_stop_from_another_thread(make_data):
+    config, data = setting(make_data, {})
+    engine = native_at(config, data, initial(config, data))
+    timer = threading.Timer(0.2, engine.stop)
+    timer.start()
+    metrics = engine.run(10**9)
+    timer.join()
+    assert 0 < len(metrics) < 10**9 and engine.export().step == len(metrics)
+    assert np.isfinite(metrics[:, :2]).all()
+    assert len(engine.run(3)) == 3  # the stop is spent
+
+
+def test_stop_from_a_signal_handler_leaves_a_good_state(make_data):
+    config, data = setting(make_data, {})
+    state = initial(config, data)
+    engine = native_at(config, data, state)
+    previous = signal.signal(signal.SIGALRM, lambda *_: engine.stop())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        done = len(engine.run(10**9))
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    again = native_at(config, data, state)
+    again.run(done)
+    assert_identical(engine.export().tensors, again.export().tensors)
+
+
+def test_ctrl_c_interrupts_between_steps_and_leaves_a_good_state():
+    program = GAN + (
+        "engine = engine_at()\nprint('running', flush=True)\n"
+        "try:\n    engine.run(10**9)\nexcept KeyboardInterrupt:\n    pass\n"
+        "steps = engine.export().step\nother = engine_at(steps)\nassert steps > 0 and same(engine, other)\n"
+        "engine.run(7); other.run(7)\nassert same(engine, other)\nprint('good')"
+    )
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TESTS)
+    assert process.stdout.readline() == "running\n"
+    time.sleep(0.3)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (out, error, process.returncode) == ("good\n", "", 0)
+    assert time.monotonic() - sent < 30
+
+
+# ---- processes
+
+
+def test_a_forked_child_and_its_parent_both_go_on():
+    done = run_program(
+        GAN
+        + "expected, engine = engine_at(8), engine_at(3)\n"
+        + "child = os.fork()\nengine.run(5)\ngood = same(engine, expected)\n"
+        + "if not child:\n    os._exit(0 if good else 3)\n"
+        + "_, status = os.waitpid(child, 0)\nassert good and status == 0, (good, status)\nprint('good')"
+    )
+    assert (done.stdout, done.returncode) == ("good\n", 0), done.stderr
+
+
+def test_a_fork_during_a_run_leaves_the_parent_alone():
+    done = run_program(
+        GAN
+        + "engine = engine_at()\nworker = threading.Thread(target=engine.run, args=(2000,))\nworker.start()\n"
+        + "child = os.fork()\nif not child:\n    os._exit(0 if same(engine_at(5), engine_at(5)) else 3)\n"
+        + "_, status = os.waitpid(child, 0)\nworker.join()\nassert status == 0, status\n"
+        + "assert same(engine, engine_at(2000))\nprint('good')"
+    )
+    assert (done.stdout, done.returncode) == ("good\n", 0), done.stderr
+
+
+def test_threads_that_the_system_does_not_give_are_an_error_and_not_the_end():
+    done = run_program(
+        GAN
+        + "import resource\nengine = engine_at(threads=1000)\n"
+        + "used = int(open('/proc/self/statm').read().split()[0])\n"
+        + "limit = used * 4096 + (1 << 30)\nresource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        + "for _ in range(2):\n    try:\n        engine.run(1)\n    except RuntimeError as error:\n"
+        + "        print(error)\nassert same(engine_at(4), engine_at(4, threads=1))"
+    )
+    message = "threads: the system gives no 1000 of them; ask for fewer\n"
+    assert (done.stdout, done.returncode) == (2 * message, 0), done.stderr
+
+
+def test_idle_threads_sleep():
+    done = run_program(
+        GAN
+        + "engine = engine_at(50)\nbefore = time.process_time()\ntime.sleep(0.5)\n"
+        + "print(time.process_time() - before)"
+    )
+    assert float(done.stdout) < 0.1, done.stderr
+
+
+# ---- refusals
+
+
+def test_an_unknown_instruction_set_is_an_error_that_names_the_known_ones():
+    done = run_program(
+        "import sys; from fastgan import train; sys.exit(train.main(['--fused', '--steps', '1']))",
+        FASTGAN_ISA="avx1024",
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("fastgan: error: FASTGAN_ISA: got 'avx1024'; wanted one of ")
+    assert all(isa in done.stderr for isa in ISAS) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("isa", ["", *ISAS])
+def test_the_instruction_set_can_be_chosen(isa):
+    code = "from fastgan.kernels.cpu import native; print(native().isa())"
+    assert run_program(code, FASTGAN_ISA=isa).stdout == (isa or ISAS[0]) + "\n"
+
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name == "fastgan.kernels.cpu._native":
+            raise ImportError("libnative.so: cannot open shared object file")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train.main(['--fused', '--steps', '1', '--out', '/nonexistent/runs'])",
+        "train.main(['--fused', '--dry-run'])",
+        "check.main([])",
+    ],
+)
+def test_without_the_native_module_fused_says_why_and_what_to_do(command):
+    done = run_program(BLOCKED + f"from fastgan import check, train; sys.exit({command})")
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.count("\n") == 1
+    assert "no module (libnative.so: cannot open shared object file)" in done.stderr
+    assert "pip install -e . -c constraints.txt" in done.stderr
+
+
+def test_without_the_native_module_the_rest_works():
+    done = run_program(
+        BLOCKED
+        + "import numpy as np\nfrom fastgan import engines, info\nfrom fastgan.config import Config\n"
+        + "from fastgan.data.schema import Data, Schema\n"
+        + "data = Data(np.zeros((4, 6), np.uint8), None, Schema('array', (6,), 'uint8'), 'zeros', 'zeros')\n"
+        + "print(engines.create(Config(), data).name)\nsys.exit(info.main([]))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("reference\n")
+    assert "cpu           no: " in done.stdout and "libnative.so" in done.stdout
+
+
+def test_losses_stay_finite_at_extreme_logits(make_data):
+    config, data = setting(make_data, dict(loss="bce", r1=0.0, r2=0.0))
+    for logit in (-1e4, 1e4):
+        state = initial(config, data)
+        state.tensors["discriminator.layers.2.bias"].fill_(logit)
+        metrics = native_at(config, data, state).run(2)
+        assert metrics[0, 0] == pytest.approx(abs(logit), rel=1e-5)
+        assert np.isfinite(metrics[:, :2]).all() and math.isnan(metrics[0, 2])
