@@ -29,6 +29,10 @@ class Compiled(Eager):
 
     def __init__(self, case: Case) -> None:
         super().__init__(case, foreach=True)  # the compiler fuses this form itself
+        for adam in (self.g_adam, self.d_adam):  # in float32, 1 - beta^step would keep a few digits only
+            for p in adam.param_groups[0]["params"]:
+                moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                adam.state[p] = {"step": torch.zeros((), dtype=torch.float64), **moments}
         for name in ("generate", "d_loss", "g_loss"):
             setattr(self, name, torch.compile(getattr(self, name), dynamic=False))
         self.d_update = torch.compile(self.d_adam.step, dynamic=False)

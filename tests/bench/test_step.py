@@ -50,7 +50,7 @@ def test_peers_do_the_same_work(peer):
     if peer == "fastgan":
         native_or_skip()
     found = parity.check(peer, replay(peer), replay("reference"), initial(SMALL))
-    assert found.update < (parity.UPDATE_TOLERANCE if peer == "compile" else parity.USUAL)
+    assert found.update < parity.USUAL
 
 
 @pytest.mark.parametrize("peer", ["eager", pytest.param("jax", marks=needs_jax)])
