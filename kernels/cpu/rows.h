@@ -45,10 +45,14 @@ INLINE V sum_rows(int rows, F f) {
 // Sums over the batch of 16 outputs whose gradients have their lanes along rows: lane by lane, then across lanes.
 INLINE void sum_lanes(Panels dy, int rows, int first, V (&g)[NV]) {
   alignas(64) float block[PW * PW], turned[PW * PW];
-  for (int i = 0; i < PW * PW; i += VW)
-    store(block + i, sum_rows(panels(rows), [&](int n) { return load(dy.p + n * dy.panel + first * PW + i); }));
+  const float* lanes = dy.p + (long)first * PW;
+  for (long i = 0; i < PW * PW; i += VW)
+    store(block + i, sum_rows(panels(rows), [&](int n) { return load(lanes + n * dy.panel + i); }));
   transpose16(block, turned);
-  for (int j = 0; j < NV; j++) g[j] = sum_rows(PW, [&](int lane) { return load(turned + lane * PW + j * VW); });
+  for (int j = 0; j < NV; j++) {
+    g[j] = V{};
+    for (int lane = 0; lane < PW; lane++) g[j] = g[j] + load(turned + lane * PW + j * VW);
+  }
 }
 
 static void bias_update(Panels dy, int rows, int pair, int p0, int p1, const Weights& p, const Adam& adam) {

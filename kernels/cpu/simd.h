@@ -62,7 +62,7 @@ INLINE float sum(V v) {
 }
 
 #if defined(__AVX512F__)
-INLINE V vsqrt(V x) { return (V)_mm512_sqrt_ps((__m512)x); }
+INLINE V vsqrt(V x) { return (V)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
 INLINE VQ mul_even(VQ a, uint32_t m) { return (VQ)_mm512_maskz_mul_epu32(0xff, (__m512i)a, _mm512_set1_epi64(m)); }
 #elif defined(__AVX2__)
 INLINE V vsqrt(V x) { return (V)_mm256_sqrt_ps((__m256)x); }
