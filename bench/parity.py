@@ -12,10 +12,10 @@ import numpy as np
 
 from bench.protocol import Replayed
 
-# Float32 against float64 gives some 1e-7 and 1e-5. But a row whose input of a LeakyReLU is within rounding of
-# zero may change sides; Adam then turns tiny gradients that change their sign into full steps: 1e-5 and 1e-2
-# were seen. A wrong slope, first beta or rate gives more; a second beta of 0.99 gives 2e-3, which the tests hold
-# against USUAL (tests/bench/test_step.py).
+# Float32 against float64 gives some 1e-7 and 1e-5. But a row whose input of a LeakyReLU is within rounding
+# of zero may change sides; Adam then turns tiny gradients that change their sign into full steps: 1e-5 and
+# 1e-2 were seen. A wrong slope, first beta or rate gives more; a second beta of 0.99 gives 2e-3, which the
+# tests hold against USUAL (tests/bench/test_step.py).
 LOSS_TOLERANCE = 3e-5  # largest absolute difference
 UPDATE_TOLERANCE = 3e-2  # of what five steps changed in a tensor: norm of the error over norm of the change
 USUAL = 1e-3  # where no row changes sides
