@@ -21,6 +21,7 @@ namespace {
 
 template <class T>
 using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+// An output is written in place, so arguments of this type take no conversions: those would be copies.
 template <class T>
 using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 using AnyRows = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
@@ -178,8 +179,8 @@ class BoundSampler {
             double shift) {
     Out<uint8_t> bytes;
     Out<float> floats;
-    const bool is_u8 = nb::try_cast(out, bytes);
-    if (!is_u8) floats = nb::cast<Out<float>>(out);
+    const bool is_u8 = nb::try_cast(out, bytes, false);
+    if (!is_u8) floats = nb::cast<Out<float>>(out, false);
     const size_t size = is_u8 ? bytes.size() : floats.size(), features = (size_t)sampler_.spec.features;
     want(size % features == 0, "out: wrong number of elements");
     In<int64_t> label;
@@ -205,7 +206,7 @@ NB_MODULE(_native, m) {
     want(out.ndim() == 2, "out: a matrix");
     for (size_t r = 0; r < out.shape(0); r++)
       fastgan::choose_kernels().words(seed, stream, first_row + r, (int)out.shape(1), out.data() + r * out.shape(1));
-  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a, "noise.words, into uint32 [rows, columns].");
+  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a.noconvert(), "noise.words, into uint32 [rows, columns].");
 
   m.def("normal", [](uint64_t seed, uint32_t stream, uint64_t first_row, const Out<float>& out) {
     want(out.ndim() == 2, "out: a matrix");
@@ -220,12 +221,12 @@ NB_MODULE(_native, m) {
       kernels.turn(panels, turned, some, columns);
       kernels.rows_f32(turned, some, columns, out.data() + (long)r * columns);
     }
-  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a, "noise.normal, into float32 [rows, columns].");
+  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a.noconvert(), "noise.normal, into float32 [rows, columns].");
 
   m.def("epoch_index", [](uint64_t seed, uint64_t first, uint64_t size, const Out<int64_t>& out) {
     want(size > 0, "size: at least one data row");
     fastgan::choose_kernels().epoch_index(seed, first, (int)out.size(), size, out.data());
-  }, "seed"_a, "first"_a, "size"_a, "out"_a, "noise.epoch_index, into int64 [count].");
+  }, "seed"_a, "first"_a, "size"_a, "out"_a.noconvert(), "noise.epoch_index, into int64 [count].");
 
   m.def("fma", [](int threads, long flops) {
     want(threads > 0, "threads: at least one");
@@ -245,8 +246,8 @@ NB_MODULE(_native, m) {
            "labels"_a.none(), "scale"_a, "shift"_a, "threads"_a)
       .def("load", &BoundEngine::load, "seed"_a, "step"_a)
       .def("set", &BoundEngine::set, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
-      .def("get", &BoundEngine::get, "network"_a, "layer"_a, "kind"_a, "weight"_a, "bias"_a)
-      .def("run", &BoundEngine::run, "schedule"_a, "metrics"_a)
+      .def("get", &BoundEngine::get, "network"_a, "layer"_a, "kind"_a, "weight"_a.noconvert(), "bias"_a.noconvert())
+      .def("run", &BoundEngine::run, "schedule"_a, "metrics"_a.noconvert())
       .def("stop", &BoundEngine::stop)
       .def_prop_ro("step", &BoundEngine::step);
 
@@ -255,6 +256,6 @@ NB_MODULE(_native, m) {
       .def("set", [](BoundSampler& s, int layer, const In<float>& weight, const In<float>& bias) {
         set_layer(s.layer(layer), kParameter, weight, bias);
       }, "layer"_a, "weight"_a, "bias"_a)
-      .def("rows", &BoundSampler::rows, "seed"_a, "stream"_a, "first"_a, "labels"_a.none(), "out"_a, "scale"_a,
+      .def("rows", &BoundSampler::rows, "seed"_a, "stream"_a, "first"_a, "labels"_a.none(), "out"_a.noconvert(), "scale"_a,
            "shift"_a);
 }

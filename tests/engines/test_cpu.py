@@ -93,8 +93,6 @@ OPTIONS = st.fixed_dictionaries(
         latent=st.integers(1, 50),
         g_hidden=WIDTHS,
         d_hidden=WIDTHS,
-        # Towards 1, all rows have the same input gradient. Equal terms of a sum in row order round alike:
-        # more than PyTorch errs, and in the penalties the rounded reference does not know of it.
         slope=st.sampled_from([0.0, 0.2, 0.4]),
         head=st.sampled_from(["sigmoid", "tanh", "linear"]),
         condition=st.booleans(),
@@ -104,7 +102,7 @@ OPTIONS = st.fixed_dictionaries(
         penalty_every=st.integers(1, 3),
         d_steps=st.integers(1, 3),
         reuse_fakes=st.booleans(),
-        batch=st.one_of(st.integers(1, 20), st.integers(1, 150)),
+        batch=st.integers(1, 64),
         g_lr=st.sampled_from([1e-4, 1e-2]),
         d_lr=st.sampled_from([1e-4, 1e-2]),
         beta1=st.sampled_from([0.0, 0.5, 0.9]),
