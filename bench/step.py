@@ -161,9 +161,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", help="batch sizes (default 32,128,512; quick: 128)")
     parser.add_argument("--threads", type=int, default=2, help="of every contender (default %(default)s)")
     parser.add_argument("--only", default=",".join(NAMES), help="tables (default %(default)s)")
-    parser.add_argument(
-        "--quick", action="store_true", help="5 rounds of 0.1 s, batch 128: under three minutes"
-    )
+    parser.add_argument("--quick", action="store_true", help="5 rounds of 0.1 s, batch 128")
     parser.add_argument("--gate", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--save", action="store_true", help="append to bench/results/<machine>/step.jsonl")
     options = parser.parse_args(argv)

@@ -21,9 +21,7 @@ def test_the_reference_is_the_default_and_fused_asks_for_the_native_engine():
 
 
 def test_a_checkout_that_hides_the_installed_package_says_so(monkeypatch):
-    monkeypatch.setitem(
-        sys.modules, "fastgan.kernels", None
-    )  # pip install ., in the checkout
+    monkeypatch.setitem(sys.modules, "fastgan.kernels", None)  # pip install ., in the checkout
     with pytest.raises(UserError, match=r"hides.*pip install -e"):
         engines.create(Config(fused=True), data())
     assert engines.create(Config(), data()).name == "reference"  # which needs no kernels
