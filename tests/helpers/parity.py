@@ -96,7 +96,7 @@ def breaches(
 
     With ``contract``, that is what breaks the contract of :mod:`fastgan.parity`, by PyTorch's difference
     alone. In any case, every tensor of the state, moments too, is held by itself against the larger one of
-    PyTorch's difference and that of :class:`RoundedReference` (without ``contract``, to ``LOOSE`` times that);
+    PyTorch's difference and that of :class:`RoundedReference` (``LOOSE`` times that without ``contract``);
     metrics count as in the contract. All this by the median over ``states``.
     """
     found = parity.traces(config, data, engine, states)
