@@ -25,6 +25,7 @@ LOWER = {
     "data": {"errors"},
     "models": {"config", "noise"},
     "state": {"errors", "models"},
+    "ops": {"errors", "kernels"},
     "engines": {"errors", "config", "noise", "models", "state", "data.schema", "kernels", "threads"},
 }
 
@@ -40,6 +41,7 @@ THIRD_PARTY = {
     "engines.protocol": {"numpy"},
     "engines.reference": {"numpy", "torch"},
     "kernels.cpu": {"numpy"},
+    "ops": {"torch"},
 }
 
 
