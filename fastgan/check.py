@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -37,15 +38,16 @@ def _check(argv: Sequence[str] | None) -> int:
     from fastgan.threads import thread_count
 
     threads = thread_count(threads)
-    torch.set_num_threads(1)  # its matrices are small: on a busy machine, it waits for more threads
+    torch.set_num_threads(1)  # its matrices are small: on a busy machine, it would wait for more threads
     print(f"{about}; threads: {threads}; PyTorch {torch.__version__}")
     print(f"largest difference from PyTorch in float64, median of {len(parity.SEEDS)} seeds")
     print(_HEADER)
     breaches = 0
     for name, row in parity.table(lambda c, d: CpuEngine(dataclasses.replace(c, threads=threads), d)):
         p = row.parameters
+        ratio = p.engine / p.pytorch if p.pytorch else math.nan
         print(
-            f"{name:<23}{row.steps:>5}{p.pytorch:>11.1e}{p.engine:>10.1e}{p.engine / p.pytorch:>8.2f}"
+            f"{name:<23}{row.steps:>5}{p.pytorch:>11.1e}{p.engine:>10.1e}{ratio:>8.2f}"
             f"{row.loss:>10.1e}  {'yes' if row.ok else 'NO'}",
             flush=True,
         )

@@ -107,7 +107,7 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
 
 def test_the_map_is_current():
     assert LOWER.keys() - UNITS <= {"kernels"}  # whose Python files may be none
-    assert {"train", "sample", "info"} <= {name for name in SOURCES if is_command(name)}
+    assert {"train", "sample", "info", "check"} <= {name for name in SOURCES if is_command(name)}
     assert of_fastgan("engines.reference") >= {"noise", "config", "models", "state", "data.schema"}
 
 
@@ -159,7 +159,8 @@ HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "triton", "PIL", "pooch", "s
 
 
 @pytest.mark.parametrize(
-    "module", ["fastgan", "fastgan.config", "fastgan.noise", "fastgan.data", "fastgan.train"]
+    "module",
+    ["fastgan", "fastgan.config", "fastgan.noise", "fastgan.data", "fastgan.train", "fastgan.check"],
 )
 def test_imports_are_light(module):
     loaded = python(f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))")
