@@ -1,0 +1,219 @@
+// Runs the native core without Python, for the sanitizers: several models, numbers of threads, engines at once,
+// stopping, generated rows, noise. Exits with 1 and says why if results depend on the threads or are not finite.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "dispatch.h"
+#include "engine.h"
+#include "sampler.h"
+
+using namespace fastgan;
+
+namespace {
+
+constexpr int kRows = 23, kSteps = 4;
+
+void check(bool ok, const char* what) {
+  if (ok) return;
+  std::fprintf(stderr, "driver: %s\n", what);
+  std::exit(1);
+}
+
+float next_value(uint32_t& state) {  // in [-0.25, 0.25)
+  state = state * 1664525u + 1013904223u;
+  return (float)(state >> 8) * 0x1p-25f - 0.25f;
+}
+
+void fill(const std::vector<Layer>& layers, uint32_t state) {
+  for (const Layer& layer : layers) {
+    std::vector<float> rows((size_t)layer.inputs * (size_t)layer.outputs);
+    for (float& x : rows) x = next_value(state);
+    pack(layer, rows.data(), layer.weight.w);
+    for (int o = 0; o < layer.outputs; o++) layer.bias.w[o] = next_value(state);
+    refresh_transposed(layer);
+  }
+}
+
+void append(std::vector<float>& all, const std::vector<Layer>& layers) {
+  for (const Layer& layer : layers)
+    for (const float* from : {layer.weight.w, layer.weight.m, layer.weight.v, layer.weight.average}) {
+      if (!from) continue;
+      std::vector<float> rows((size_t)layer.inputs * (size_t)layer.outputs);
+      unpack(layer, from, rows.data());
+      all.insert(all.end(), rows.begin(), rows.end());
+    }
+}
+
+struct Case {
+  Spec spec;
+  bool is_u8;
+};
+
+Spec spec_of(int latent, int features, int classes, std::vector<int> g, std::vector<int> d, int batch) {
+  Spec s;
+  s.latent = latent;
+  s.features = features;
+  s.classes = classes;
+  s.g_hidden = std::move(g);
+  s.d_hidden = std::move(d);
+  s.batch = batch;
+  s.slope = 0.2f;
+  s.r1 = s.r2 = 3;
+  s.penalty_every = 2;
+  s.reuse_fakes = true;
+  s.beta1 = 0.5;
+  s.beta2 = 0.999;
+  s.eps = 1e-8;
+  s.average = true;
+  return s;
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  all.push_back({spec_of(20, 35, 0, {33, 18}, {40, 17}, 37), true});
+  all.push_back({spec_of(5, 16, 3, {16}, {15}, 1), false});
+  all.push_back({spec_of(1, 1, 0, {1}, {1}, 16), true});
+  Spec s = spec_of(20, 300, 0, {70}, {20, 300}, 150);  // sums in blocks
+  s.loss = kBce;
+  s.r1 = s.r2 = 0;
+  s.reuse_fakes = s.average = false;
+  s.head = kTanh;
+  all.push_back({s, true});
+  s = spec_of(7, 19, 2, {4, 50, 3}, {50, 2, 31}, 50);
+  s.loss = kMinimax;
+  s.r1 = 0;
+  s.d_steps = 3;
+  s.penalty_every = 1;
+  s.target = 0.9f;
+  s.head = kLinear;
+  all.push_back({s, false});
+  return all;
+}
+
+struct Data {
+  std::vector<uint8_t> bytes;
+  std::vector<float> floats;
+  std::vector<int64_t> labels;
+  DataRows rows;
+  Data(const Spec& s, bool is_u8) {
+    uint32_t state = 1;
+    for (int i = 0; i < kRows * s.features; i++) {
+      floats.push_back(next_value(state));
+      bytes.push_back((uint8_t)(state >> 24));
+    }
+    for (int i = 0; i < kRows; i++) labels.push_back(s.classes ? i % s.classes : 0);
+    rows.rows = is_u8 ? (const void*)bytes.data() : floats.data();
+    rows.is_u8 = is_u8;
+    rows.labels = s.classes ? labels.data() : nullptr;
+    rows.size = kRows;
+    rows.scale = is_u8 ? 1 / 255.0f : 1.0f;
+  }
+};
+
+// Metrics of all steps and the weights after them.
+std::vector<float> train(const Case& c, int threads) {
+  const Data data(c.spec, c.is_u8);
+  Engine engine(c.spec, data.rows, threads);
+  fill(engine.plan.g, 2);
+  fill(engine.plan.d, 3);
+  const std::vector<Schedule> schedule(kSteps, Schedule{1e-2, 1e-2, 0.5});
+  std::vector<float> all(kSteps * kMetrics);
+  const auto never = [] { return false; };
+  check(engine.run(1, schedule.data(), all.data(), never) == 1, "a run of one step");
+  check(engine.run(kSteps - 1, schedule.data(), all.data() + kMetrics, never) == kSteps - 1, "a run of three");
+  for (size_t i = 0; i < all.size(); i++) check(i % kMetrics == 2 || std::isfinite(all[i]), "metrics: finite");
+  append(all, engine.plan.g);
+  append(all, engine.plan.d);
+  return all;
+}
+
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(float));
+}
+
+void stop_from_outside() {
+  const Case c = cases()[0];
+  const Data data(c.spec, c.is_u8);
+  Engine engine(c.spec, data.rows, 2);
+  fill(engine.plan.g, 2);
+  fill(engine.plan.d, 3);
+  const long steps = 100'000;
+  const std::vector<Schedule> schedule(steps, Schedule{1e-3, 1e-3, 0.5});
+  std::vector<float> metrics(steps * kMetrics);
+  std::atomic<bool> polled{false};
+  std::thread stopper([&] {
+    while (!polled) std::this_thread::yield();
+    engine.stop();
+  });
+  const long done = engine.run(steps, schedule.data(), metrics.data(), [&] {
+    polled = true;
+    return false;
+  });
+  stopper.join();
+  check(done > 0 && done < steps && engine.step == (uint64_t)done, "stop: ends between steps");
+}
+
+template <class T>
+std::vector<T> generate(const Case& c, int threads, int batch, int first, int count) {
+  Spec spec = c.spec;
+  spec.batch = batch;
+  Sampler sampler(spec, threads);
+  fill(sampler.layers, 2);
+  std::vector<int64_t> labels;
+  for (int i = 0; i < count; i++) labels.push_back(spec.classes ? (first + i) % spec.classes : 0);
+  std::vector<T> out((size_t)count * (size_t)spec.features);
+  uint8_t* bytes = nullptr;
+  float* floats = nullptr;
+  if constexpr (sizeof(T) == 1)
+    bytes = out.data();
+  else
+    floats = out.data();
+  sampler.rows(9, 4, (uint64_t)first, count, spec.classes ? labels.data() : nullptr, bytes, floats, 1 / 255.0f, 0);
+  return out;
+}
+
+template <class T>
+void check_rows(const Case& c) {
+  const std::vector<T> whole = generate<T>(c, 1, 64, 0, 70), part = generate<T>(c, 3, 17, 30, 33);
+  check(!std::memcmp(part.data(), whole.data() + 30 * c.spec.features, part.size() * sizeof(T)),
+        "generated rows: the same whatever is generated with them");
+}
+
+void noise() {
+  const Kernels& kernels = choose_kernels();
+  for (int columns : {1, 5, 16, 33}) {
+    std::vector<uint32_t> words((size_t)columns);
+    kernels.words(1, 2, 0xffffffffull, columns, words.data());
+  }
+  for (uint64_t size : {1, 2, 17, 1000}) {
+    std::vector<int64_t> index(50);
+    kernels.epoch_index(7, 12345, 50, size, index.data());
+    for (int64_t i : index) check(i >= 0 && (uint64_t)i < size, "epoch_index: within the data");
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const std::string& isa : usable_isas()) {
+    setenv("FASTGAN_ISA", isa.c_str(), 1);
+    for (const Case& c : cases()) {
+      const std::vector<float> one = train(c, 1);
+      check(same(one, train(c, 5)), "threads: the same bits for any number");
+      std::vector<float> left, right;  // two engines at once
+      std::thread other([&] { left = train(c, 2); });
+      right = train(c, 2);
+      other.join();
+      check(same(one, left) && same(one, right), "two engines at once: the same bits");
+      check_rows<float>(c);
+      check_rows<uint8_t>(c);
+    }
+    noise();
+    std::printf("%s\n", isa.c_str());
+  }
+  stop_from_outside();
+  return 0;
+}
