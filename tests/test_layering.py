@@ -41,6 +41,7 @@ THIRD_PARTY = {
     "engines.protocol": {"numpy"},
     "engines.reference": {"numpy", "torch"},
     "kernels.cpu": {"numpy"},
+    "kernels.triton": {"torch", "triton"},
     "ops": {"torch"},
 }
 
@@ -160,7 +161,15 @@ HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "triton", "PIL", "pooch", "s
 
 @pytest.mark.parametrize(
     "module",
-    ["fastgan", "fastgan.config", "fastgan.noise", "fastgan.data", "fastgan.train", "fastgan.check"],
+    [
+        "fastgan",
+        "fastgan.config",
+        "fastgan.noise",
+        "fastgan.data",
+        "fastgan.train",
+        "fastgan.check",
+        "fastgan.kernels.triton",
+    ],
 )
 def test_imports_are_light(module):
     loaded = python(f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))")
