@@ -221,25 +221,30 @@ INLINE void row_major(Panels x, Rows rows, int columns, F f) {
 
 static void rows_f32(Panels x, Rows rows, int F, float* out) {
   row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
-    for (int i = 0; i < count; i++) out[(long)r * F + c + i] = v[i];
+    float* to = out + (long)r * F + c;
+    if (count == PW) {
+      UNROLL for (int j = 0; j < PW; j += VW) store(to + j, load(v + j));
+    } else {
+      for (int i = 0; i < count; i++) to[i] = v[i];
+    }
   });
 }
 
 static void rows_u8(Panels x, Rows rows, int F, float scale, float shift, uint8_t* out) {
+  typedef uint8_t Bytes __attribute__((vector_size(VW), aligned(1), may_alias));
   const float factor = 1.0f / scale;
-  const auto byte = [&](float v) {
-    v = (v - shift) * factor;
-    v = v > 0.0f ? v : 0.0f;
-    v = v < 255.0f ? v : 255.0f;
-    return (uint8_t)(int)((v + 12582912.0f) - 12582912.0f);  // rounds half to even, as numpy.rint
-  };
   row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
+    uint8_t bytes[PW];
     uint8_t* to = out + (long)r * F + c;
-    if (count == PW) {
-      for (int i = 0; i < PW; i++) to[i] = byte(v[i]);
-    } else {
-      for (int i = 0; i < count; i++) to[i] = byte(v[i]);
+    UNROLL for (int j = 0; j < PW; j += VW) {
+      const V clamped = vmin(vmax((load(v + j) - shift) * factor, V{}), set1(255.0f));
+      // Rounds half to even, as numpy.rint.
+      *reinterpret_cast<Bytes*>(bytes + j) = __builtin_convertvector(to_int(round_near(clamped)), Bytes);
     }
+    if (count == PW)
+      __builtin_memcpy(to, bytes, PW);
+    else
+      for (int i = 0; i < count; i++) to[i] = bytes[i];
   });
 }
 
