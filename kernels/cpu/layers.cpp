@@ -7,36 +7,50 @@
 
 #include "plan.h"
 
-namespace fastgan {
-
-// Under AddressSanitizer every piece is a block of its own, so that it sees what goes one line too far.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kOwnBlocks = true;
-#elif defined(__has_feature)
+#if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-constexpr bool kOwnBlocks = true;
-#else
-constexpr bool kOwnBlocks = false;
+#define FASTGAN_ASAN
 #endif
-#else
-constexpr bool kOwnBlocks = false;
+#elif defined(__SANITIZE_ADDRESS__)
+#define FASTGAN_ASAN
 #endif
+
+#ifdef FASTGAN_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace fastgan {
 
 Arena::~Arena() {
   for (void* block : blocks_) std::free(block);
 }
 
+namespace {
+
+#ifdef FASTGAN_ASAN
+// For AddressSanitizer every piece is a block of its own, and what lies between panels is out of bounds: one float
+// too far is seen everywhere.
+constexpr size_t kBlock = 64, kSpare = 0;
+void forbid(float* p, size_t floats) { ASAN_POISON_MEMORY_REGION(p, floats * sizeof(float)); }
+#else
 // Pieces come from large blocks in large pages: a step touches some ten megabytes, panel by panel, more than a
 // processor keeps small pages' addresses for.
+constexpr size_t kBlock = size_t{2} << 20, kSpare = kBlock;
+void forbid(float*, size_t) {}
+#endif
+
+size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+}  // namespace
+
 float* Arena::take(size_t floats) {
-  constexpr size_t kPage = size_t{2} << 20;
-  const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
-  if (kOwnBlocks || bytes > left_) {
-    left_ = kOwnBlocks ? bytes : (bytes + 2 * kPage - 1) / kPage * kPage;
+  const size_t bytes = round_up(floats * sizeof(float), 64);
+  if (bytes > left_) {
+    left_ = round_up(bytes + kSpare, kBlock);
     void* block = nullptr;
-    if (posix_memalign(&block, kOwnBlocks ? 64 : kPage, left_)) throw std::bad_alloc();
+    if (posix_memalign(&block, kBlock, left_)) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-    if (!kOwnBlocks) madvise(block, left_, MADV_HUGEPAGE);
+    madvise(block, left_, MADV_HUGEPAGE);
 #endif
     blocks_.push_back(block);
     std::memset(block, 0, left_);
@@ -49,8 +63,11 @@ float* Arena::take(size_t floats) {
 }
 
 Panels Arena::by_column(int rows, int columns) {
-  const long panel = (rows | 1) * (long)kPanel;
-  return {take((size_t)panel * (size_t)panels_of(columns)), panel, false};
+  const long used = rows * (long)kPanel, panel = (rows | 1) * (long)kPanel;
+  const int count = panels_of(columns);
+  float* p = take((size_t)panel * (size_t)count);
+  for (int n = 0; n < count; n++) forbid(p + n * panel + used, (size_t)(panel - used));
+  return {p, panel, false};
 }
 
 Panels Arena::by_row(int rows, int columns) {
