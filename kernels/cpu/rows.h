@@ -178,8 +178,7 @@ static void normal(uint64_t seed, uint32_t stream, uint64_t first_row, Panels ou
 
 INLINE V to_vector(const float* p) { return load(p); }
 INLINE V to_vector(const uint8_t* p) {
-  typedef uint8_t Bytes __attribute__((vector_size(VW), aligned(1), may_alias));
-  return to_float(__builtin_convertvector(*reinterpret_cast<const Bytes*>(p), VI));
+  return to_float(__builtin_convertvector(*reinterpret_cast<const VBytes*>(p), VI));
 }
 
 template <class T>
@@ -219,32 +218,30 @@ INLINE void row_major(Panels x, Rows rows, int columns, F f) {
     }
 }
 
+// Up to 16 values; whole stretches, which nearly all are, without a loop.
+template <class T>
+INLINE void copy_stretch(const T* from, int count, T* to) {
+  if (count == PW)
+    __builtin_memcpy(to, from, PW * sizeof(T));
+  else
+    for (int i = 0; i < count; i++) to[i] = from[i];
+}
+
 static void rows_f32(Panels x, Rows rows, int F, float* out) {
-  row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
-    float* to = out + (long)r * F + c;
-    if (count == PW) {
-      UNROLL for (int j = 0; j < PW; j += VW) store(to + j, load(v + j));
-    } else {
-      for (int i = 0; i < count; i++) to[i] = v[i];
-    }
-  });
+  row_major(x, rows, F,
+            [&](int r, int c, int count, const float* v) { copy_stretch(v, count, out + (long)r * F + c); });
 }
 
 static void rows_u8(Panels x, Rows rows, int F, float scale, float shift, uint8_t* out) {
-  typedef uint8_t Bytes __attribute__((vector_size(VW), aligned(1), may_alias));
   const float factor = 1.0f / scale;
   row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
     uint8_t bytes[PW];
-    uint8_t* to = out + (long)r * F + c;
     UNROLL for (int j = 0; j < PW; j += VW) {
       const V clamped = vmin(vmax((load(v + j) - shift) * factor, V{}), set1(255.0f));
       // Rounds half to even, as numpy.rint.
-      *reinterpret_cast<Bytes*>(bytes + j) = __builtin_convertvector(to_int(round_near(clamped)), Bytes);
+      *reinterpret_cast<VBytes*>(bytes + j) = __builtin_convertvector(to_int(round_near(clamped)), VBytes);
     }
-    if (count == PW)
-      __builtin_memcpy(to, bytes, PW);
-    else
-      for (int i = 0; i < count; i++) to[i] = bytes[i];
+    copy_stretch(bytes, count, out + (long)r * F + c);
   });
 }
 

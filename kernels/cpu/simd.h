@@ -43,6 +43,7 @@ typedef int32_t VI __attribute__((vector_size(VW * 4)));
 typedef uint32_t VU __attribute__((vector_size(VW * 4)));
 typedef uint64_t VQ __attribute__((vector_size(VW * 4)));
 typedef float VMem __attribute__((vector_size(VW * 4), aligned(4), may_alias));
+typedef uint8_t VBytes __attribute__((vector_size(VW), aligned(1), may_alias));
 
 INLINE V load(const float* p) { return *reinterpret_cast<const VMem*>(p); }
 INLINE void store(float* p, V v) { *reinterpret_cast<VMem*>(p) = v; }
