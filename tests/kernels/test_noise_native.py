@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fastgan import noise
 from fastgan.engines.cpu import native_spec
-from fastgan.generate import generator_of
-from fastgan.models import ModelSpec, init_parameters
+from fastgan.generate import generator_of, labels_of
+from fastgan.models import ModelSpec
+from fastgan.state import State
 
 SEEDS = st.integers(0, 2**64 - 1)
 STREAMS = st.integers(0, 2**32 - 1)
@@ -110,22 +111,17 @@ def test_no_data_has_no_epochs():
 
 def sampler_and_model(spec: ModelSpec, batch: int = 48, threads: int = 2):
     sampler = native().Sampler(native_spec(spec, batch), threads)
-    values = init_parameters(spec, 7)
-    average = {k.removeprefix("generator."): v for k, v in values.items() if k.startswith("generator.")}
+    average = State.initial(spec, 7).part("ema")
     for i in range(len(average) // 2):
         sampler.set(i, average[f"layers.{i}.weight"].numpy(), average[f"layers.{i}.bias"].numpy())
     return sampler, generator_of(spec, average).double()
-
-
-def labels_for(spec: ModelSpec, rows: int):
-    return np.arange(rows, dtype=np.int64) % spec.classes if spec.classes else None
 
 
 def sampled(
     sampler, spec, rows, *, seed=3, stream=4, first=0, labels=None, dtype=np.float32, head=(1.0, 0.0)
 ):
     if labels is None:
-        labels = labels_for(spec, rows)
+        labels = labels_of(spec.classes, 0, rows)
     shape = (rows, spec.features)
     return filled(shape, dtype, lambda out: sampler.rows(seed, stream, first, labels, out, *head))
 
@@ -147,7 +143,7 @@ SPECS = st.builds(
 def test_rows_are_the_generators(module, spec, rows, first):
     sampler, model = sampler_and_model(spec)
     z = torch.from_numpy(noise.normal(3, 4, first, rows, spec.latent)).double()
-    labels = labels_for(spec, rows)
+    labels = labels_of(spec.classes, 0, rows)
     with torch.no_grad():
         wanted = model(z, None if labels is None else torch.from_numpy(labels)).numpy()
     got = sampled(sampler, spec, rows, first=first)
@@ -183,8 +179,7 @@ def test_a_row_is_the_same_bits_whatever_is_asked_for_with_it(module, classes, d
     for batch, threads in ((16, 1), (17, 3), (48, 5), (256, 2)):
         sampler = sampler_and_model(spec, batch, threads)[0]
         for first, rows in ((0, 200), (1, 33), (77, 1), (100, 100), (199, 1)):
-            labels = labels_for(spec, 200)
-            labels = None if labels is None else labels[first : first + rows].copy()
+            labels = labels_of(spec.classes, first, rows)
             part = sampled(sampler, spec, rows, first=first, labels=labels, dtype=dtype, head=head)
             np.testing.assert_array_equal(part, whole[first : first + rows])
 
