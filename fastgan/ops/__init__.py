@@ -1,4 +1,4 @@
-"""Fused ops for anyone's PyTorch model: dense + leaky ReLU, and BCE-with-logits. See DESIGN.md, "Ops"."""
+"""Ops for PyTorch models: dense + leaky ReLU, and BCE-with-logits. So far all of them are plain PyTorch."""
 
 from fastgan.ops.bce import bce_with_logits
 from fastgan.ops.dense import linear_leaky_relu

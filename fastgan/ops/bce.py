@@ -25,7 +25,7 @@ def bce_with_logits(
         weight: of each loss: a tensor that broadcasts against the logits, or None.
         pos_weight: of the positive part: likewise.
         reduction: ``mean``, ``sum`` or ``none``.
-        impl: ``auto`` (the fastest for these inputs), ``reference`` (plain PyTorch), ``cpu`` or ``triton``.
+        impl: ``auto`` or ``reference``, both plain PyTorch; ``cpu`` and ``triton`` are refused so far.
 
     Returns:
         A scalar, or for ``none`` a tensor of the logits' shape.

@@ -26,7 +26,7 @@ def linear_leaky_relu(
         weight: ``[O, I]``, as of ``nn.Linear``.
         bias: ``[O]`` or None.
         negative_slope: a number >= 0; 0 is ReLU.
-        impl: ``auto`` (the fastest for these inputs), ``reference`` (plain PyTorch), ``cpu`` or ``triton``.
+        impl: ``auto`` or ``reference``, both plain PyTorch; ``cpu`` and ``triton`` are refused so far.
 
     Returns:
         ``[..., O]``.
