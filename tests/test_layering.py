@@ -26,6 +26,7 @@ LOWER = {
     "models": {"config", "noise"},
     "state": {"errors", "models"},
     "ops": {"errors", "kernels"},
+    "graphs": {"errors"},
     "engines": {"errors", "config", "noise", "models", "state", "data.schema", "kernels", "threads"},
 }
 
@@ -42,6 +43,7 @@ THIRD_PARTY = {
     "engines.reference": {"numpy", "torch"},
     "kernels.cpu": {"numpy"},
     "ops": {"torch"},
+    "graphs": {"torch"},
 }
 
 

@@ -1,0 +1,236 @@
+"""``capture_alternating``: discriminator steps and the generator step of any PyTorch GAN as one CUDA graph.
+
+On a GPU, small networks wait for the host: a step of two three-layer networks is some hundred kernels of a
+few microseconds each, and Python takes longer to ask for one than the GPU to run it. A CUDA graph asks for
+all of them at once. PyTorch captures graphs (``torch.cuda.graph``), but leaves its rules to the caller:
+warm-up beside the main stream, inputs that stay in place, optimizers that count on the device, random
+generators known to the graph, nothing that waits for the device. Here, the rules are kept, or the one that a
+step breaks is named.
+
+Not run on a GPU yet: the calls are those of PyTorch's own ``make_graphed_callables``; tests run the logic on
+the CPU, with a stand-in for the graph.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from fastgan.errors import UserError
+from fastgan.graphs import optimizers
+from fastgan.graphs.capture import Captures
+
+LossFunction = Callable[[Any], "Tensor | dict[str, Tensor]"]
+
+
+def capture_alternating(
+    d_step: LossFunction,
+    g_step: LossFunction,
+    d_optimizer: Optimizer,
+    g_optimizer: Optimizer,
+    *,
+    n_critic: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
+    clip_norm: float | None = None,
+    after: Callable[[], None] | None = None,
+    generators: Sequence[torch.Generator] = (),
+    warmup: int = 3,
+    capture: bool | None = None,
+) -> AlternatingSteps:
+    """Return an object whose ``step(batch)`` runs ``n_critic`` discriminator steps and a generator step.
+
+    On CUDA, the first ``warmup`` calls run eagerly, as training like any other; the next one captures all of
+    it in one graph, and from then on a call is a copy of the batch and one replay. Elsewhere every call runs
+    eagerly, with the same results, and a warning says so.
+
+    Args:
+        d_step: from a batch to the discriminator's loss: a scalar, or a dict of scalars, of which ``loss`` is
+            minimised and the others are reported. Noise, forward passes and gradient penalties
+            (``torch.autograd.grad(..., create_graph=True)``) belong in here; backward passes and optimizer
+            steps do not.
+        g_step: likewise for the generator. Gradients are taken of each optimizer's own parameters only, so
+            the discriminator needs no ``requires_grad_(False)`` here. Hooks on parameters do not run, so
+            ``DistributedDataParallel`` does not work with it.
+        d_optimizer: the discriminator's. On CUDA it must count steps there: ``Adam(..., capturable=True)``;
+            for parameters on the CPU, where PyTorch refuses that, ``capturable`` is turned off. A learning
+            rate that changes must be a tensor on the device, which PyTorch's schedulers then fill.
+        g_optimizer: the generator's, likewise.
+        n_critic: discriminator steps per generator step; ``step`` takes as many batches, or one for all.
+        scaler: for float16 losses. Its scale is updated after each optimizer's step. On CUDA, optimizers need
+            ``fused=True``, since others ask the host whether to skip a step.
+        clip_norm: largest norm of each network's gradient, unscaled (Pascanu et al. 2013).
+        after: called after the generator's step and captured with it: moving averages, in-place updates.
+        generators: random generators on the device that the steps use, besides the default one.
+        warmup: eager calls before a capture, at least 1, for each shape of batches. cuBLAS, cuDNN and the
+            optimizers set themselves up in them.
+        capture: None captures where it can; True insists; False never captures.
+
+    Raises:
+        UserError: an optimizer or a generator that cannot be captured, or no CUDA device with
+            ``capture=True``.
+    """
+    return AlternatingSteps(
+        (d_step, g_step),
+        {"d_optimizer": d_optimizer, "g_optimizer": g_optimizer},
+        n_critic=n_critic,
+        scaler=scaler,
+        clip_norm=clip_norm,
+        after=after,
+        generators=generators,
+        warmup=warmup,
+        capture=capture,
+    )
+
+
+class AlternatingSteps:
+    """What :func:`capture_alternating` returns, and where its arguments are explained.
+
+    Attributes:
+        captures: whether calls are captured, or run eagerly for ever.
+        why: the reason for that, one sentence.
+    """
+
+    def __init__(
+        self,
+        steps: tuple[LossFunction, LossFunction],
+        named: dict[str, Optimizer],
+        *,
+        n_critic: int,
+        scaler: torch.amp.GradScaler | None,
+        clip_norm: float | None,
+        after: Callable[[], None] | None,
+        generators: Sequence[torch.Generator],
+        warmup: int,
+        capture: bool | None,
+    ) -> None:
+        for name, value in (("n_critic", n_critic), ("warmup", warmup)):
+            if not isinstance(value, int) or value < 1:
+                raise UserError(name, repr(value), "a whole number from 1")
+        if clip_norm is not None and not clip_norm > 0:
+            raise UserError("clip_norm", repr(clip_norm), "a number above 0, or None")
+        self._steps, self._optimizers, self._n_critic = steps, tuple(named.values()), n_critic
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._clip_norm, self._after = clip_norm, after
+        self._parameters = [optimizers.parameters_of(o, name) for name, o in named.items()]
+        d_device, self._device = (parameters[0].device for parameters in self._parameters)
+        if d_device != self._device:
+            raise UserError("d_optimizer", f"parameters on {d_device}", f"{self._device}, as g_optimizer's")
+        self.captures, self.why = self._decide(capture)
+        self._captures = None
+        if self.captures:
+            scaled = self._scaler is not None
+            self._captures = Captures(self._iterate, self._device, named, scaled, tuple(generators), warmup)
+        elif self._device.type == "cpu":
+            for optimizer in self._optimizers:
+                optimizers.allow_cpu(optimizer)
+
+    def _decide(self, capture: bool | None) -> tuple[bool, str]:
+        if capture is False:
+            return False, "every call runs eagerly, as capture=False asks for"
+        if self._device.type == "cuda":
+            return True, "calls are captured in a CUDA graph"
+        if capture:
+            raise UserError("capture", f"True with parameters on {self._device}", "a CUDA device")
+        why = f"every call runs eagerly: the parameters are on {self._device}, CUDA graphs need a GPU"
+        warnings.warn(f"capture_alternating: {why}", stacklevel=4)
+        return False, why
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the device that captured graphs hold, activations and gradients included."""
+        return self._captures.memory if self._captures else 0
+
+    def step(self, *batches: Any) -> dict[str, Tensor]:
+        """Run ``n_critic`` discriminator steps, a generator step, and what follows.
+
+        Args:
+            batches: one per discriminator step, or one for all of them; the generator's step gets the last.
+                Each is a tensor, or tuples, lists and dicts of tensors, on any device. From pinned memory it
+                is copied without waiting: do not overwrite it before the step has run.
+
+        Returns:
+            ``d_loss`` (of the last discriminator step), ``g_loss``, and what else the loss functions report,
+            as ``d_...`` and ``g_...``: scalars on the device, float32, that later steps leave alone.
+
+        Raises:
+            UserError: a wrong number of batches; a loss that is no scalar or does not depend on the
+                parameters; something that a graph cannot hold, with the line of code; options of an
+                optimizer that changed after the capture.
+        """
+        if len(batches) not in (1, self._n_critic):
+            raise UserError("step", f"{len(batches)} batches", f"one, or n_critic = {self._n_critic}")
+        if torch.is_autocast_enabled(self._device.type):
+            raise UserError(
+                "step",
+                "a call inside of autocast, which would use weights cast before an update after it",
+                "autocast inside of d_step and g_step",
+            )
+        leaves, spec = tree_flatten(list(batches))
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                raise UserError("step", f"a batch with a {type(leaf).__name__}", "tensors only")
+        if self._captures:
+            metrics, names = self._captures.run(leaves, spec)
+        else:
+            metrics, names = self._iterate([leaf.to(self._device) for leaf in leaves], spec)
+        return dict(zip(names, metrics.unbind(), strict=True))
+
+    def _iterate(self, leaves: list[Tensor], spec: TreeSpec) -> tuple[Tensor, list[str]]:
+        """Do everything that is captured: from batches on the device to their metrics, as one vector."""
+        batches = tree_unflatten(leaves, spec)
+        for i in range(self._n_critic):
+            d_metrics = self._update(0, batches[i % len(batches)])
+        metrics = d_metrics | self._update(1, batches[-1])
+        if self._after is not None:
+            with torch.no_grad():
+                self._after()
+        return torch.stack(list(metrics.values())), list(metrics)
+
+    def _update(self, which: int, batch: Any) -> dict[str, Tensor]:
+        """Take a step of the discriminator (0) or the generator (1) and return what it reports."""
+        name, optimizer, parameters = "dg"[which], self._optimizers[which], self._parameters[which]
+        out = self._steps[which](batch)
+        metrics = dict(out) if isinstance(out, dict) else {"loss": out}
+        loss = metrics.get("loss")
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            raise UserError(f"{name}_step", _described(loss), "a scalar loss that depends on the parameters")
+        scaled = loss.reshape(()) if self._scaler is None else self._scaler.scale(loss.reshape(()))
+        _set_gradients(parameters, torch.autograd.grad(scaled, parameters, allow_unused=True))
+        if self._scaler is not None:
+            self._scaler.unscale_(optimizer)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+        if self._scaler is None:
+            optimizer.step()
+        else:
+            self._scaler.step(optimizer)
+            self._scaler.update()
+        return {f"{name}_{k}": v.detach().reshape(()).to(torch.float32) for k, v in metrics.items()}
+
+
+def _set_gradients(parameters: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Set ``p.grad``, each with memory of its own, since clipping and unscaling write there.
+
+    Not ``backward()``: its nodes for parameters keep the stream of whoever used the parameter first, which a
+    capture on another stream must not touch.
+    """
+    seen = set()
+    for p, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            memory = gradient.untyped_storage()._cdata
+            if memory in seen or gradient.stride() != p.stride():
+                gradient = torch.empty_like(p).copy_(gradient)
+            seen.add(memory)
+        p.grad = gradient
+
+
+def _described(loss: object) -> str:
+    if not isinstance(loss, Tensor):
+        return type(loss).__name__
+    return f"a tensor of shape {tuple(loss.shape)}" + ("" if loss.requires_grad else " without a gradient")

@@ -1,0 +1,84 @@
+"""Which operations of a step cannot be part of a CUDA graph, found while it runs eagerly, on any device.
+
+A capture that fails tells little: the error comes from the driver, after the fact. :class:`Audit` sees every
+operation on its way to the device, those of the backward pass included, and notes the user's own line.
+
+What it cannot see: values that Python computed and that the graph then repeats for ever (a learning rate, a
+loop count), synchronisation outside of PyTorch, and kernels that others launch (Triton's, say).
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_SYNCHRONIZES = "waits for the device to bring a number to the host (item(), float(), an if on a tensor)"
+_SIZE_UNKNOWN = "has an output whose size depends on the data, so the host must wait for it"
+
+_FORBIDDEN = {
+    "aten::_local_scalar_dense": _SYNCHRONIZES,
+    "aten::item": _SYNCHRONIZES,
+    "aten::is_nonzero": _SYNCHRONIZES,
+    "aten::equal": _SYNCHRONIZES,
+    "aten::allclose": _SYNCHRONIZES,
+    "aten::nonzero": _SIZE_UNKNOWN,
+    "aten::masked_select": _SIZE_UNKNOWN,
+    "aten::_unique2": _SIZE_UNKNOWN,
+    "aten::unique_dim": _SIZE_UNKNOWN,
+    "aten::unique_consecutive": _SIZE_UNKNOWN,
+    "aten::repeat_interleave": _SIZE_UNKNOWN,
+    "aten::bincount": _SIZE_UNKNOWN,
+}
+_INDEXED = ("aten::index", "aten::index_put", "aten::index_put_")
+_MASKS = (torch.bool, torch.uint8)
+_TORCH, _HERE = Path(torch.__file__).parent, Path(__file__).parent
+
+
+class Audit(TorchDispatchMode):
+    """Context manager: record the operations in it, and what a CUDA graph could not hold.
+
+    Attributes:
+        ops: every operation's name, in order, such as ``aten::addmm``.
+        problems: one sentence per operation that cannot be captured, with the line that asked for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops: list[str] = []
+        self.problems: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func._schema.name
+        self.ops.append(name)
+        if name in _FORBIDDEN and kwargs.get("output_size") is None:  # repeat_interleave can be told the size
+            self._note(name, _FORBIDDEN[name])
+        if name in _INDEXED and any(i is not None and i.dtype in _MASKS for i in args[1]):
+            self._note(name, f"with a mask {_SIZE_UNKNOWN}; use torch.where")
+        out = func(*args, **kwargs)
+        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+        # A tensor of no dimensions is a number by another name, and becomes an argument of the kernel.
+        devices = {t.device.type for t in tensors if t.device.type != "cpu" or t.dim() > 0}
+        if "cpu" in devices and len(devices) > 1:
+            others = ", ".join(sorted(devices - {"cpu"}))
+            self._note(name, f"copies between cpu and {others}; make the tensor on the device, once")
+        return out
+
+    def _note(self, name: str, why: str) -> None:
+        text = f"{_user_line()}: {name} {why}"
+        if text not in self.problems:
+            self.problems.append(text)
+
+
+def _user_line() -> str:
+    """Return ``file:line: code`` of the innermost frame that is neither PyTorch's nor this package's."""
+    for frame in reversed(traceback.extract_stack()):
+        parents = Path(frame.filename).parents
+        if _TORCH not in parents and _HERE not in parents:
+            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return "somewhere"

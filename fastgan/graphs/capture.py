@@ -1,0 +1,167 @@
+"""Captured iterations: a CUDA graph per shape of batches, its static inputs, and the rules for both."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import TreeSpec
+
+from fastgan.errors import UserError
+from fastgan.graphs import optimizers
+from fastgan.graphs.audit import Audit
+
+Iteration = Callable[[list[Tensor], TreeSpec], tuple[Tensor, list[str]]]
+"""From the tensors of the batches and their structure to the metrics, one vector, and their names."""
+
+
+@dataclass
+class _Shape:
+    """Batches of one shape: the tensors that the graph reads, how often they came, and what was captured."""
+
+    inputs: list[Tensor]
+    calls: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    metrics: Tensor | None = None
+    names: list[str] = field(default_factory=list)
+    options: list[list[dict[str, object]]] = field(default_factory=list)
+    memory: int = 0
+
+
+class Captures:
+    """Runs an iteration eagerly ``warmup`` times for each shape of batches, then captures and replays it.
+
+    The eager calls are training steps like any other and a capture runs nothing, so nothing has to be undone,
+    and optimizers make their state by themselves.
+
+    Args:
+        iterate: the whole iteration, whose every operation is on ``device``.
+        device: a CUDA device.
+        named: both optimizers by the name that messages use.
+        scaled: whether a gradient scaler drives them.
+        generators: random generators on the device besides the default one.
+        warmup: eager calls before a capture.
+
+    Raises:
+        UserError: an optimizer or a generator that cannot be captured.
+    """
+
+    def __init__(
+        self,
+        iterate: Iteration,
+        device: torch.device,
+        named: dict[str, Optimizer],
+        scaled: bool,
+        generators: Sequence[torch.Generator],
+        warmup: int,
+    ) -> None:
+        for name, optimizer in named.items():
+            optimizers.require_capturable(optimizer, name, scaled)
+        for generator in generators:
+            if generator.device.type != "cuda":
+                raise UserError(
+                    "generators",
+                    f"one on {generator.device}, which a graph cannot advance",
+                    f"generators on {device}",
+                )
+        self._iterate, self._device, self._named = iterate, device, named
+        self._generators, self._warmup = generators, warmup
+        self._stream = torch.cuda.Stream(device)
+        self._shapes: dict[tuple, _Shape] = {}
+
+    @property
+    def memory(self) -> int:
+        """Bytes reserved for the graphs."""
+        return sum(shape.memory for shape in self._shapes.values())
+
+    def run(self, leaves: list[Tensor], spec: TreeSpec) -> tuple[Tensor, list[str]]:
+        """Run one iteration; the metrics are a copy that later replays leave alone."""
+        key = (str(spec), *((tuple(leaf.shape), leaf.dtype) for leaf in leaves))
+        if key not in self._shapes:
+            self._shapes[key] = _Shape([torch.empty_like(leaf, device=self._device) for leaf in leaves])
+        shape = self._shapes[key]
+        for static, leaf in zip(shape.inputs, leaves, strict=True):
+            static.copy_(leaf, non_blocking=True)
+        if shape.calls < self._warmup:
+            shape.calls += 1
+            metrics, names = self._run_eagerly(shape, spec)
+            return metrics.clone(), names
+        if shape.graph is None:
+            self._capture(shape, spec)
+        self._require_same_options(shape)
+        shape.graph.replay()
+        return shape.metrics.clone(), shape.names
+
+    def _run_eagerly(self, shape: _Shape, spec: TreeSpec) -> tuple[Tensor, list[str]]:
+        """Run beside the main stream; the last time before a capture, look for what it would refuse."""
+        main = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(main)
+        audit = Audit()
+        with torch.cuda.stream(self._stream), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
+            if shape.calls < self._warmup:
+                result = self._iterate(shape.inputs, spec)
+            else:
+                with audit:
+                    result = self._iterate(shape.inputs, spec)
+        main.wait_stream(self._stream)
+        if audit.problems:
+            raise _cannot_capture("\n  ".join(audit.problems))
+        return result
+
+    def _capture(self, shape: _Shape, spec: TreeSpec) -> None:
+        for name, optimizer in self._named.items():
+            optimizers.require_state_beside_parameters(optimizer, name)
+        gc.collect()  # what a later collection frees in the middle of a capture would break it
+        torch.cuda.empty_cache()
+        before, host = torch.cuda.memory_reserved(self._device), _host_randomness()
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        try:
+            # thread_local, since a data loader's thread that pins memory would break a "global" capture
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                metrics, names = self._iterate(shape.inputs, spec)
+        except RuntimeError as error:
+            raise _cannot_capture(str(error).split("\n")[0]) from error
+        if _host_randomness() != host:
+            raise _cannot_capture(
+                "random numbers drawn on the host (torch on the cpu, random or numpy), which every replay "
+                "would repeat"
+            )
+        shape.options = [optimizers.numbers(o) for o in self._named.values()]
+        shape.memory = torch.cuda.memory_reserved(self._device) - before
+        shape.graph, shape.metrics, shape.names = graph, metrics, names
+
+    def _require_same_options(self, shape: _Shape) -> None:
+        for (name, optimizer), before in zip(self._named.items(), shape.options, strict=True):
+            for key in optimizers.changed(before, optimizers.numbers(optimizer)):
+                raise UserError(
+                    f"{name}: {key}",
+                    "a new value, which the captured graph cannot see",
+                    "the value at capture, or a tensor on the device that is changed in place",
+                    f"Construct the optimizer with {key}=torch.tensor(..., device='{self._device}').",
+                )
+
+
+def _cannot_capture(why: str) -> UserError:
+    return UserError(
+        "capture_alternating",
+        f"steps that a CUDA graph cannot hold:\n  {why}\n",
+        "steps whose every operation stays on the device",
+        "Pass capture=False to run them eagerly.",
+    )
+
+
+def _host_randomness() -> tuple:
+    """Return the state of the random generators whose numbers a graph would freeze."""
+    numpy = sys.modules.get("numpy")
+    state = "" if numpy is None else str(numpy.random.get_state(legacy=False)["state"])
+    return torch.get_rng_state().tolist(), random.getstate(), state

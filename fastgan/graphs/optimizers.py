@@ -1,0 +1,104 @@
+"""Whether an optimizer's step can be captured, from its parameter groups and state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fastgan.errors import UserError
+
+# Optimizers of torch.optim without a ``capturable`` switch, whose steps count or search on the host.
+_NEVER = ("Adafactor", "Adagrad", "LBFGS", "SparseAdam")
+
+
+def parameters_of(optimizer: Optimizer, name: str) -> list[Tensor]:
+    """Return all parameters of an optimizer.
+
+    Raises:
+        UserError: it has none that can be trained, or not all of them on one device.
+    """
+    found = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    devices = {str(p.device) for p in found}
+    if len(devices) != 1:
+        raise UserError(
+            name, f"parameters on {', '.join(sorted(devices)) or 'no device'}", "parameters on one device"
+        )
+    return found
+
+
+def require_capturable(optimizer: Optimizer, name: str, scaled: bool) -> None:
+    """Refuse an optimizer whose step would synchronise, or would repeat its first step for ever.
+
+    Args:
+        optimizer: whose parameters are on a CUDA device.
+        name: the argument, for messages.
+        scaled: whether a gradient scaler drives it, which then must leave skipping steps to the device.
+
+    Raises:
+        UserError: with what to pass instead.
+    """
+    kind = type(optimizer).__name__
+    if type(optimizer).__module__.startswith("torch.optim") and kind in _NEVER:
+        raise UserError(name, kind, "an optimizer that can be captured", "Use Adam(capturable=True).")
+    for group in optimizer.param_groups:
+        if not group.get("capturable", True):
+            raise UserError(
+                name,
+                f"{kind}(capturable=False), which counts steps on the host",
+                f"{kind}(..., capturable=True)",
+            )
+        if scaled and not getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise UserError(
+                f"{name} with scaler",
+                f"{kind} without fused=True, for which the scaler asks the device whether to step",
+                f"{kind}(..., fused=True, capturable=True)" if "capturable" in group else "fused=True",
+            )
+        device = group["params"][0].device
+        for key, value in group.items():
+            if isinstance(value, Tensor) and value.device != device:
+                raise UserError(
+                    f"{name}: {key}",
+                    f"a tensor on {value.device}",
+                    f"a number, or a tensor on {device}, as the parameters",
+                    f"Construct the optimizer with {key}=torch.tensor(..., device='{device}').",
+                )
+
+
+def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
+    """Refuse state on another device, such as the steps on the CPU in a checkpoint of an uncaptured run.
+
+    Raises:
+        UserError: naming the state.
+    """
+    for p, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.device != p.device:
+                raise UserError(
+                    f"{name}: state '{key}'",
+                    f"a tensor on {value.device}",
+                    f"one on {p.device}, as the parameters",
+                    "Load the optimizer's state after constructing it with capturable=True.",
+                )
+
+
+def numbers(optimizer: Optimizer) -> list[dict[str, object]]:
+    """Return what a graph would keep as it is: the options that are not tensors, group by group."""
+    return [
+        {k: v for k, v in group.items() if k != "params" and not isinstance(v, Tensor)}
+        for group in optimizer.param_groups
+    ]
+
+
+def changed(before: list[dict[str, object]], now: list[dict[str, object]]) -> Iterator[str]:
+    """Yield the names of options that differ."""
+    for old, new in zip(before, now, strict=True):
+        yield from (key for key in old if old[key] != new.get(key))
+
+
+def allow_cpu(optimizer: Optimizer) -> None:
+    """Turn ``capturable`` off, which PyTorch refuses on the CPU, so that one script runs on both."""
+    for group in optimizer.param_groups:
+        if group.get("capturable"):
+            group["capturable"] = False

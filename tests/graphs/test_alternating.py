@@ -1,0 +1,162 @@
+"""Alternating steps run eagerly on the CPU: the textbook's loop, bit by bit, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gans import Wgan, batches
+from torch import nn
+
+from fastgan.errors import UserError
+from fastgan.graphs import capture_alternating
+from tests.helpers.compare import assert_identical
+
+EAGERLY = pytest.mark.filterwarnings("ignore:capture_alternating. every call runs eagerly")
+pytestmark = EAGERLY
+
+
+@pytest.mark.parametrize("n_critic", [1, 3])
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_a_step_is_the_textbooks_loop(n_critic, clip_norm):
+    ours, theirs, data = Wgan(), Wgan(), batches(4 * n_critic)
+    step = ours.captured(n_critic=n_critic, clip_norm=clip_norm)
+    for gan in (ours, theirs):
+        torch.manual_seed(7)
+        for i in range(0, len(data), n_critic):
+            now = data[i : i + n_critic]
+            if gan is theirs:
+                wanted = gan.by_hand(now, clip_norm)
+            else:
+                losses = step.step(*now)
+    assert losses.keys() == {"d_loss", "d_wasserstein", "g_loss"}
+    assert (losses["d_loss"].item(), losses["g_loss"].item()) == wanted
+    assert_identical(ours.tensors(), theirs.tensors())
+
+
+def test_one_batch_serves_all_discriminator_steps():
+    one, three, (rows,) = Wgan(), Wgan(), batches(1)
+    for gan, now in ((one, [rows]), (three, [rows] * 3)):
+        torch.manual_seed(7)
+        gan.captured(n_critic=3).step(*now)
+    assert_identical(one.tensors(), three.tensors())
+
+
+def test_batches_may_be_structures():
+    gan, (rows,) = Wgan(), batches(1)
+    step = capture_alternating(
+        lambda batch: gan.d_step(batch["rows"])["loss"] + 0 * batch["labels"][0].sum(),
+        lambda batch: gan.g_step(batch["rows"]),
+        gan.d_optimizer,
+        gan.g_optimizer,
+    )
+    assert step.step({"rows": rows, "labels": (torch.zeros(6),)}).keys() == {"d_loss", "g_loss"}
+
+
+def test_a_scaled_step_is_the_unscaled_one():
+    """Powers of two as scales change no bit; the scale grows after two steps, of either optimizer."""
+    plain, scaled, data = Wgan(fused=True), Wgan(fused=True), batches(3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=2)
+    for gan, options in ((plain, {}), (scaled, dict(scaler=scaler))):
+        torch.manual_seed(7)
+        step = gan.captured(**options)
+        for rows in data:
+            step.step(rows)
+    assert scaler.get_scale() == 2.0**11
+    assert_identical(scaled.tensors(), plain.tensors())
+
+
+def test_an_infinite_gradient_skips_that_step_only():
+    gan, (rows,) = Wgan(fused=True), batches(1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    bad = capture_alternating(
+        lambda rows: gan.d_step(rows)["loss"] * torch.inf,
+        gan.g_step,
+        gan.d_optimizer,
+        gan.g_optimizer,
+        scaler=scaler,
+    )
+    before = {k: v.clone() for k, v in gan.tensors().items()}
+    bad.step(rows)
+    after = gan.tensors()
+    assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith("d."))
+    assert not torch.equal(after["g.0.weight"], before["g.0.weight"])
+    assert scaler.get_scale() == 2.0**7
+
+
+def test_gradients_that_share_memory_are_clipped_once():
+    """The sum's gradient is one number, expanded, for both biases."""
+    a, b, c = (nn.Parameter(torch.zeros(4)) for _ in range(3))
+    d, g = (torch.optim.SGD(p, lr=1.0) for p in ([a, b], [c]))
+    step = capture_alternating(lambda x: (a + b + x).sum(), lambda x: c.square().sum(), d, g, clip_norm=2.0)
+    step.step(torch.ones(4))
+    assert torch.allclose(a.detach(), torch.full((4,), -(0.5**0.5))) and torch.equal(a, b)
+
+
+def test_without_a_gpu_it_says_so():
+    with pytest.warns(UserWarning, match="every call runs eagerly: the parameters are on cpu"):
+        step = Wgan().captured()
+    assert not step.captures and "need a GPU" in step.why and step.memory == 0
+
+
+def test_eager_on_request_is_silent(recwarn):
+    step = Wgan().captured(capture=False)
+    assert not recwarn.list and "capture=False" in step.why
+
+
+def test_capturable_optimizers_work_on_the_cpu():
+    gan, (rows,) = Wgan(capturable=True), batches(1)
+    gan.captured().step(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(capture=True), "capture: got True with parameters on cpu; wanted a CUDA device"),
+        (dict(n_critic=0), "n_critic: got 0"),
+        (dict(warmup=0), "warmup: got 0"),
+        (dict(clip_norm=-1.0), "clip_norm: got -1.0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        Wgan().captured(**options)
+
+
+def test_optimizers_without_parameters_to_train():
+    gan = Wgan()
+    gan.g.requires_grad_(False)
+    with pytest.raises(UserError, match="g_optimizer: got parameters on no device"):
+        gan.captured()
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda rows: 3.0, "d_step: got float; wanted a scalar loss"),
+        (lambda rows: {"penalty": rows.sum()}, "d_step: got NoneType"),
+        (lambda rows: rows.sum(), "without a gradient"),
+        (lambda rows: rows, r"a tensor of shape \(6, 5\)"),
+    ],
+)
+def test_bad_losses(loss, message):
+    gan, (rows,) = Wgan(), batches(1)
+    step = capture_alternating(loss, gan.g_step, gan.d_optimizer, gan.g_optimizer)
+    with pytest.raises(UserError, match=message):
+        step.step(rows)
+
+
+def test_bad_batches():
+    gan, (rows,) = Wgan(), batches(1)
+    with pytest.raises(UserError, match="step: got 2 batches; wanted one, or n_critic = 3"):
+        gan.captured(n_critic=3).step(rows, rows)
+    with pytest.raises(UserError, match="a batch with a str"):
+        gan.captured().step((rows, "label"))
+
+
+def test_outer_autocast_is_refused():
+    gan, (rows,) = Wgan(), batches(1)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match="inside of autocast"),
+    ):
+        gan.captured().step(rows)

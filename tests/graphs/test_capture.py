@@ -1,0 +1,173 @@
+"""Captures with a stand-in for the graph: what is captured when, and what is refused, with the reason."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from gans import Wgan, batches
+from stand_in import StandIn
+from torch.utils._pytree import tree_flatten
+
+from fastgan.errors import UserError
+from fastgan.graphs.capture import Captures
+from tests.helpers.compare import assert_identical
+
+
+def captures(gan, stand_in, *, warmup=2, iterate=None, scaled=False, generators=()):
+    step = gan.captured(capture=False)
+    named = {"d_optimizer": gan.d_optimizer, "g_optimizer": gan.g_optimizer}
+    for optimizer in named.values():  # as it must be on CUDA; the fused step on the CPU does not mind
+        optimizer.param_groups[0]["capturable"] = True
+    wrapped = stand_in.wrap(iterate or step._iterate)
+    return Captures(wrapped, torch.device("cpu"), named, scaled, generators, warmup)
+
+
+def run(found: Captures, rows):
+    metrics, names = found.run(*tree_flatten([rows]))
+    return dict(zip(names, metrics.tolist(), strict=True))
+
+
+@pytest.fixture
+def gan():
+    return Wgan(fused=True)
+
+
+@pytest.fixture
+def stand_in(monkeypatch, gan):
+    return StandIn(monkeypatch, gan.tensors)
+
+
+def test_warm_up_and_replays_are_one_training(gan, stand_in):
+    theirs, data, found = Wgan(fused=True), batches(6), captures(gan, stand_in)
+    torch.manual_seed(7)
+    wanted = [theirs.by_hand([rows]) for rows in data]
+    torch.manual_seed(7)
+    got = [run(found, rows) for rows in data]
+    assert [(m["d_loss"], m["g_loss"]) for m in got] == wanted
+    assert_identical(gan.tensors(), theirs.tensors())
+    (graph,) = stand_in.graphs
+    assert stand_in.eager == 2 and graph.replays == 4
+
+
+def test_metrics_are_not_overwritten_by_later_replays(gan, stand_in):
+    found, data = captures(gan, stand_in, warmup=1), batches(3)
+    kept = [found.run(*tree_flatten([rows]))[0] for rows in data]
+    values = [metrics.tolist() for metrics in kept]
+    run(found, data[0])
+    assert [metrics.tolist() for metrics in kept] == values and values[1] != values[2]
+
+
+def test_every_shape_has_its_warm_up_and_graph(gan, stand_in):
+    found, large, small = captures(gan, stand_in), batches(4), batches(4, rows=3)
+    for one, other in zip(large, small, strict=True):
+        run(found, one)
+        run(found, other)
+    assert [graph.replays for graph in stand_in.graphs] == [2, 2] and stand_in.eager == 4
+    assert found.memory == 200
+
+
+def test_batches_are_copied_into_static_inputs(gan, stand_in):
+    seen = []
+
+    def iterate(inputs, spec):
+        seen.append((inputs[0], inputs[0].clone()))
+        return torch.zeros(1), ["d_loss"]
+
+    found, data = captures(gan, stand_in, iterate=iterate), batches(4)
+    for rows in data:
+        run(found, rows)
+    assert len({id(static) for static, _ in seen}) == 1
+    eager, replayed = [s for _, s in seen[:2]], [s for _, s in seen[3:]]  # the third call is the capture
+    assert all(torch.equal(a, b) for a, b in zip(eager + replayed, data, strict=True))
+
+
+def test_a_changed_learning_rate_is_refused_and_a_tensor_is_not(gan, stand_in):
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(3):
+        run(found, rows)
+    gan.g_optimizer.param_groups[0]["lr"] = 0.5
+    with pytest.raises(UserError, match=r"g_optimizer: lr: got a new value.*lr=torch.tensor\(..., device"):
+        run(found, rows)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: torch.rand(1), random.random, lambda: __import__("numpy").random.rand()]
+)
+def test_random_numbers_of_the_host_are_refused(gan, stand_in, draw):
+    found, (rows,) = captures(gan, stand_in, warmup=1), batches(1)
+    run(found, rows)
+    inner = found._iterate
+
+    def with_draw(inputs, spec):
+        result = inner(inputs, spec)
+        draw()
+        return result
+
+    found._iterate = with_draw
+    with pytest.raises(UserError, match="random numbers drawn on the host"):
+        run(found, rows)
+
+
+def test_what_waits_for_the_device_is_refused_before_the_capture(gan, stand_in):
+    def iterate(inputs, spec):
+        if inputs[0].sum() > 1e9:
+            raise AssertionError
+        return torch.zeros(1), ["d_loss"]
+
+    found, (rows,) = captures(gan, stand_in, iterate=iterate), batches(1)
+    run(found, rows)
+    with pytest.raises(UserError) as error:
+        run(found, rows)
+    assert "test_capture.py" in str(error.value) and "if inputs[0].sum() > 1e9:" in str(error.value)
+    assert "capture=False" in str(error.value) and not stand_in.graphs
+
+
+def test_a_failed_capture_is_explained(gan, stand_in):
+    def iterate(inputs, spec):
+        if stand_in.eager > 1:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        return torch.zeros(1), ["d_loss"]
+
+    found, (rows,) = captures(gan, stand_in, iterate=iterate, warmup=1), batches(1)
+    run(found, rows)
+    stand_in.eager = 2
+    with pytest.raises(UserError, match=r"(?s)not permitted when stream is capturing\n;.*capture=False"):
+        run(found, rows)
+
+
+def test_a_checkpoint_with_steps_elsewhere_is_refused(gan, stand_in):
+    found, (rows,) = captures(gan, stand_in, warmup=1), batches(1)
+    run(found, rows)
+    gan.d_optimizer.state[gan.d[0].weight]["step"] = torch.empty((), device="meta")
+    with pytest.raises(UserError, match="d_optimizer: state 'step': got a tensor on meta; wanted one on cpu"):
+        run(found, rows)
+
+
+@pytest.mark.parametrize(
+    ("make", "scaled", "message"),
+    [
+        (lambda p: torch.optim.Adam(p), False, r"d_optimizer: got Adam\(capturable=False\).*capturable=True"),
+        (lambda p: torch.optim.Adagrad(p), False, "d_optimizer: got Adagrad"),
+        (lambda p: torch.optim.LBFGS(p), False, "d_optimizer: got LBFGS"),
+        (lambda p: torch.optim.SGD(p, lr=1.0), True, "d_optimizer with scaler: got SGD without fused=True"),
+    ],
+)
+def test_optimizers_that_cannot_be_captured(gan, stand_in, make, scaled, message):
+    gan.d_optimizer = make(gan.d.parameters())
+    with pytest.raises(UserError, match=message):
+        Captures(None, torch.device("cpu"), {"d_optimizer": gan.d_optimizer}, scaled, (), 1)
+
+
+def test_options_on_another_device(gan, stand_in):
+    gan.g_optimizer.param_groups[0]["lr"] = torch.empty((), device="meta")
+    with pytest.raises(
+        UserError, match=r"g_optimizer: lr: got a tensor on meta; wanted a number, or .* on cpu"
+    ):
+        captures(gan, stand_in)
+
+
+def test_generators_of_the_host_are_refused(gan, stand_in):
+    with pytest.raises(UserError, match="generators: got one on cpu, which a graph cannot advance"):
+        captures(gan, stand_in, generators=[torch.Generator()])
