@@ -27,6 +27,8 @@ LOWER = {
     "state": {"errors", "models"},
     "ops": {"errors", "kernels"},
     "graphs": {"errors"},
+    "fusion": {"errors", "ops"},
+    "layers": {"errors", "ops", "fusion"},
     "engines": {"errors", "config", "noise", "models", "state", "data.schema", "kernels", "threads"},
 }
 
@@ -44,6 +46,8 @@ THIRD_PARTY = {
     "kernels.cpu": {"numpy"},
     "ops": {"torch"},
     "graphs": {"torch"},
+    "fusion": {"torch"},
+    "layers": {"torch"},
 }
 
 

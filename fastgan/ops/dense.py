@@ -11,6 +11,17 @@ from fastgan.ops.choice import check_impl
 from fastgan.ops.reference import linear_leaky_relu_reference
 
 
+def check_slope(negative_slope: float) -> None:
+    """Raise a UserError for a slope that the fused op cannot take."""
+    if not 0.0 <= negative_slope < math.inf:
+        raise UserError(
+            "negative_slope",
+            negative_slope,
+            "a number >= 0: the backward pass tells the input's sign from the output's",
+            "For other slopes use F.leaky_relu(F.linear(x, weight, bias), negative_slope).",
+        )
+
+
 def linear_leaky_relu(
     x: Tensor,
     weight: Tensor,
@@ -35,12 +46,6 @@ def linear_leaky_relu(
         UserError: a slope below 0 (the output's sign then no longer tells the input's), an unknown ``impl``,
             or one that was asked for by name and cannot run.
     """
-    if not 0.0 <= negative_slope < math.inf:
-        raise UserError(
-            "negative_slope",
-            negative_slope,
-            "a number >= 0: the backward pass tells the input's sign from the output's",
-            "For other slopes use F.leaky_relu(F.linear(x, weight, bias), negative_slope).",
-        )
+    check_slope(negative_slope)
     check_impl(impl)
     return linear_leaky_relu_reference(x, weight, bias, negative_slope)

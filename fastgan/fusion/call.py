@@ -1,0 +1,107 @@
+"""A Linear and the activation after it: one op where that is the same, and one by one where it is not.
+
+Fused models run through :func:`call`. It looks at the two modules at every call, as ``nn.Module.__call__``
+does for hooks, so a model may change after it was fused: a hook, a parametrization, another slope or another
+module in the same place takes effect as in any model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from fastgan.ops import linear_leaky_relu
+
+# What comes after a Linear: a module, a function of ``torch``, or the name of a method of tensors.
+Activation = Callable | str
+
+_RELUS = (F.relu, torch.relu, torch.relu_)
+_LEAKY_RELUS = (F.leaky_relu, F.leaky_relu_)
+_RELU_METHODS = ("relu", "relu_")
+# Subclasses of tensors (distributed, fake, of users) have their own idea of ``F.linear``.
+_TENSORS = (Tensor, nn.Parameter)
+
+# torch < 2.7 has none; there an export's tensors are fake, and so none of the above.
+_is_exporting: Callable = getattr(torch.compiler, "is_exporting", lambda: False)
+
+# Told of every place that ran one by one, while a model is traced; see fastgan.fusion.trace.
+listener: Callable | None = None
+
+
+def call(site: Any, activation: Activation, linear: Callable, x: Tensor, *args: Any, **options: Any) -> Any:
+    """Return ``activation(linear(x), *args, **options)``.
+
+    Args:
+        site: which place in the code this is; only the listener needs it.
+        activation: an :data:`Activation`, or anything else that can be called.
+        linear: an ``nn.Linear``, or anything else that can be called.
+        x: what ``linear`` takes.
+        args, options: what else ``activation`` takes.
+
+    Raises:
+        Exception: whatever the two raise.
+    """
+    slope = slope_of(activation, args, options)
+    if (
+        type(slope) is float
+        and type(linear) is nn.Linear
+        and obstacle(linear) is None
+        and type(x) in _TENSORS
+        and type(linear.weight) in _TENSORS
+        and not torch.jit.is_tracing()  # what is exported runs where there is no fastgan
+        and not _is_exporting()
+    ):
+        return linear_leaky_relu(x, linear.weight, linear.bias, slope)
+    between = linear(x)
+    if isinstance(activation, str):
+        activation = getattr(between, activation)
+        out = activation(*args, **options)
+    else:
+        out = activation(between, *args, **options)
+    if listener is not None:
+        listener(site, linear, out)
+    return out
+
+
+def slope_of(activation: Activation, args: tuple, options: dict) -> float | str:
+    """Return the slope below zero that an activation has, or why there is none that can be fused."""
+    if isinstance(activation, nn.Module):
+        if type(activation) is nn.LeakyReLU:
+            slope = activation.negative_slope
+        elif type(activation) is nn.ReLU:
+            slope = 0.0
+        else:
+            return "it is followed by something else"
+        reason = obstacle(activation)
+        if reason is not None or args or options:
+            return reason or "its activation gets more than one argument"
+    elif activation in _LEAKY_RELUS:
+        slope = args[0] if args else options.get("negative_slope", 0.01)
+    elif activation in _RELUS or activation in _RELU_METHODS:
+        slope = 0.0
+    else:
+        return "it is followed by something else"
+    if type(slope) not in (float, int) or not 0.0 <= slope < math.inf:
+        return "its activation's slope is not a number >= 0"
+    return float(slope)
+
+
+def obstacle(module: nn.Module) -> str | None:
+    """Return why a call of a Linear, LeakyReLU or ReLU is more than its ``forward``, or None."""
+    if (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()
+    ):
+        return "a hook"
+    if "forward" in module.__dict__ or module._compiled_call_impl is not None:
+        return "a forward of its own"
+    return None

@@ -1,0 +1,130 @@
+"""Drop-in layers: the fused ops as modules, made, stored and printed as their counterparts in PyTorch.
+
+==========================  =================================================  =====================
+module                      in place of                                        ``state_dict`` keys
+==========================  =================================================  =====================
+:class:`LinearLeakyReLU`    ``nn.Linear`` and the ``nn.LeakyReLU`` after it    ``weight``, ``bias``
+:class:`BCEWithLogitsLoss`  ``nn.BCEWithLogitsLoss``                           ``weight, pos_weight``
+:class:`MLP`                ``nn.Sequential`` of Linear, LeakyReLU, ...        ``0.weight``, ...
+==========================  =================================================  =====================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.errors import UserError
+from fastgan.fusion import sequential
+from fastgan.ops import bce_with_logits, linear_leaky_relu
+from fastgan.ops.choice import check_impl
+from fastgan.ops.dense import check_slope
+
+
+class LinearLeakyReLU(nn.Linear):
+    """``leaky_relu(x @ weight.T + bias)`` as one op: ``[..., in_features]`` to ``[..., out_features]``.
+
+    Args:
+        in_features, out_features, bias, device, dtype: as of ``nn.Linear``.
+        negative_slope: a number >= 0, by default that of ``nn.LeakyReLU``; 0 is ReLU.
+        impl: as of :func:`fastgan.ops.linear_leaky_relu`.
+
+    Raises:
+        UserError: a slope below 0, or an unknown ``impl``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        negative_slope: float = 0.01,
+        impl: str = "auto",
+    ) -> None:
+        check_slope(negative_slope)
+        check_impl(impl)
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self.negative_slope, self.impl = negative_slope, impl
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the activations, ``[..., out_features]``."""
+        return linear_leaky_relu(input, self.weight, self.bias, self.negative_slope, impl=self.impl)
+
+    def extra_repr(self) -> str:
+        """Return the arguments as ``nn.Linear`` and ``nn.LeakyReLU`` print theirs."""
+        return f"{super().extra_repr()}, negative_slope={self.negative_slope}"
+
+
+class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
+    """``nn.BCEWithLogitsLoss`` as one op, whose target may also be one number for all logits.
+
+    Args:
+        weight, size_average, reduce, reduction, pos_weight: as of ``nn.BCEWithLogitsLoss``.
+        impl: as of :func:`fastgan.ops.bce_with_logits`.
+
+    Raises:
+        UserError: an unknown ``impl``.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        *,
+        impl: str = "auto",
+    ) -> None:
+        check_impl(impl)
+        super().__init__(weight, size_average, reduce, reduction, pos_weight)
+        self.impl = impl
+
+    def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
+        """Return the loss of logits of any shape: a scalar, or one per logit for ``reduction="none"``."""
+        return bce_with_logits(input, target, self.weight, self.pos_weight, self.reduction, impl=self.impl)
+
+
+class MLP(nn.Sequential):
+    """Linear layers with LeakyReLU between them; the last one is left linear.
+
+    Its children are those of the ``nn.Sequential`` that it replaces, so checkpoints of either load into the
+    other; each Linear runs as one op with the LeakyReLU after it, hooks on either respected.
+
+    Args:
+        widths: of all activations, input first, such as ``(784, 512, 256, 1)``.
+        bias, device, dtype: as of ``nn.Linear``.
+        negative_slope: a number >= 0, by default that of ``nn.LeakyReLU``; 0 is ReLU.
+
+    Raises:
+        UserError: fewer than two widths, or a slope below 0.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        negative_slope: float = 0.01,
+    ) -> None:
+        if len(widths) < 2:
+            raise UserError("widths", widths, "at least two numbers, such as (784, 512, 256, 1)")
+        check_slope(negative_slope)
+        modules: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            modules += [nn.Linear(inputs, outputs, bias, device, dtype), nn.LeakyReLU(negative_slope)]
+        super().__init__(*modules[:-1])
+
+    forward = sequential.forward
+
+    def __getitem__(self, index: slice | int) -> nn.Module:
+        """Return one child, or for a slice an ``nn.Sequential`` of some."""
+        return nn.Sequential(*self)[index] if isinstance(index, slice) else super().__getitem__(index)
