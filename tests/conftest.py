@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import interpreter
 from hypothesis import settings
 
 from fastgan.data.schema import Data, Schema
@@ -14,6 +16,22 @@ from fastgan.data.schema import Data, Schema
 # worth more there than new ones.
 settings.register_profile("fastgan", deadline=None, derandomize=True, database=None)
 settings.load_profile("fastgan")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run tests marked ``interpreted`` where Triton's kernels are interpreted: see helpers/interpreter.py."""
+    if pyfuncitem.get_closest_marker("interpreted") is None:
+        return None
+    pytest.importorskip("triton", reason="no Triton")
+    if interpreter.HERE:
+        importlib.import_module("helpers.interpreter_mends")
+        return None
+    module, function = pyfuncitem.function.__module__, pyfuncitem.originalname
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    interpreter.run_interpreted(module, function, arguments)
+    return True
+
 
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 

@@ -44,6 +44,7 @@ THIRD_PARTY = {
     "engines.protocol": {"numpy"},
     "engines.reference": {"numpy", "torch"},
     "kernels.cpu": {"numpy"},
+    "kernels.triton": {"torch", "triton"},
     "ops": {"torch"},
     "graphs": {"torch"},
     "fusion": {"torch"},

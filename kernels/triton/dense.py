@@ -1,0 +1,359 @@
+"""Dense layer with bias and leaky ReLU in one kernel each way, so that no pre-activation ever reaches memory.
+
+    forward          y  = act(x W^T + bias)      act(a) = a if a > 0 else slope a
+    input gradient   dx = g W                    g = dy if y > 0 else slope dy, made on the fly from saved y
+    weight gradient  dW = g^T x,  db = sum_b g   in one pass over the batch
+
+For slope >= 0, the sign of y is that of the pre-activation, so y alone gives the mask; slope 1 is a plain
+dense layer, slope 0 is ReLU to the letter (-inf becomes 0, where 0 times -inf would be NaN). Sums are kept in
+float32 and run in a fixed order: no atomics, the same bits every time. The weight gradient's sum over the
+batch is not split over programs: that is a second launch and a workspace, worth it where few tiles meet a
+long batch; which sizes those are has to be measured on a GPU first.
+
+Shapes: B batch, I inputs, O outputs. Any strides (zero where something is expanded, but not where it is
+written). A tensor may span more than 2**31 elements: offsets are 64-bit products of 32-bit row or column
+numbers with strides. Programs are numbered along one grid dimension: the others end at 65,535.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from fastgan.kernels.triton.launch import check, check_device, check_sizes, dot_precision
+from fastgan.kernels.triton.tiles import tile_for
+from torch import Tensor
+
+
+@triton.jit
+def _linear_leaky_relu_fwd_kernel(
+    # pointers
+    x_ptr,  # [B, I]
+    weight_ptr,  # [O, I]
+    bias_ptr,  # [O] or None
+    y_ptr,  # [B, O], written
+    # sizes
+    B,
+    I,
+    O,
+    # strides
+    stride_x_b,
+    stride_x_i,
+    stride_weight_o,
+    stride_weight_i,
+    stride_bias_o,
+    stride_y_b,
+    stride_y_o,
+    # meta-parameters
+    slope,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+):
+    columns = tl.cdiv(O, BLOCK_O)
+    b = _block(tl.program_id(0) // columns, BLOCK_B)
+    o = _block(tl.program_id(0) % columns, BLOCK_O)
+    total = tl.zeros((BLOCK_B, BLOCK_O), tl.float32)
+    for step in tl.range(tl.cdiv(I, BLOCK_I)):
+        i = _block(step, BLOCK_I)
+        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i)
+        weight_t = _load(weight_ptr, i[:, None], I, stride_weight_i, o[None, :], O, stride_weight_o)
+        total = tl.dot(x, weight_t, total, input_precision=PRECISION)
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + o.to(tl.int64) * stride_bias_o, mask=o < O, other=0.0)
+        total += bias.to(tl.float32)[None, :]
+    y = tl.where(total <= 0, 0.0, total) if RELU else tl.where(total > 0, total, total * slope)
+    _store(y_ptr, y, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o)
+
+
+@triton.jit
+def _linear_leaky_relu_bwd_input_kernel(
+    # pointers
+    dy_ptr,  # [B, O]
+    y_ptr,  # [B, O]
+    weight_ptr,  # [O, I]
+    dx_ptr,  # [B, I], written
+    # sizes
+    B,
+    I,
+    O,
+    # strides
+    stride_dy_b,
+    stride_dy_o,
+    stride_y_b,
+    stride_y_o,
+    stride_weight_o,
+    stride_weight_i,
+    stride_dx_b,
+    stride_dx_i,
+    # meta-parameters
+    slope,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    columns = tl.cdiv(I, BLOCK_I)
+    b = _block(tl.program_id(0) // columns, BLOCK_B)
+    i = _block(tl.program_id(0) % columns, BLOCK_I)
+    total = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)
+    for step in tl.range(tl.cdiv(O, BLOCK_O)):
+        o = _block(step, BLOCK_O)
+        dy = _load(dy_ptr, b[:, None], B, stride_dy_b, o[None, :], O, stride_dy_o)
+        y = _load(y_ptr, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o)
+        weight = _load(weight_ptr, o[:, None], O, stride_weight_o, i[None, :], I, stride_weight_i)
+        gradient = _before_activation(dy, y, slope, RELU).to(weight.dtype)
+        total = tl.dot(gradient, weight, total, input_precision=PRECISION)
+    _store(dx_ptr, total, b[:, None], B, stride_dx_b, i[None, :], I, stride_dx_i)
+
+
+@triton.jit
+def _linear_leaky_relu_bwd_weight_kernel(
+    # pointers
+    dy_ptr,  # [B, O]
+    y_ptr,  # [B, O]
+    x_ptr,  # [B, I]
+    dweight_ptr,  # [O, I], written
+    dbias_ptr,  # [O], written, or None
+    # sizes
+    B,
+    I,
+    O,
+    # strides
+    stride_dy_b,
+    stride_dy_o,
+    stride_y_b,
+    stride_y_o,
+    stride_x_b,
+    stride_x_i,
+    stride_dweight_o,
+    stride_dweight_i,
+    stride_dbias_o,
+    # meta-parameters
+    slope,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
+    columns = tl.maximum(tl.cdiv(I, BLOCK_I), 1)  # one for the bias, with no inputs at all
+    o = _block(tl.program_id(0) // columns, BLOCK_O)
+    i = _block(tl.program_id(0) % columns, BLOCK_I)
+    total = tl.zeros((BLOCK_O, BLOCK_I), tl.float32)
+    # One sum per batch lane, folded once at the end: folded in the loop, threads would meet at every step.
+    bias_lanes = tl.zeros((BLOCK_O, BLOCK_B), tl.float32)
+    for step in tl.range(tl.cdiv(B, BLOCK_B)):
+        b = _block(step, BLOCK_B)
+        dy_t = _load(dy_ptr, o[:, None], O, stride_dy_o, b[None, :], B, stride_dy_b)
+        y_t = _load(y_ptr, o[:, None], O, stride_y_o, b[None, :], B, stride_y_b)
+        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i)
+        gradient_t = _before_activation(dy_t, y_t, slope, RELU)
+        total = tl.dot(gradient_t.to(x.dtype), x, total, input_precision=PRECISION)
+        if dbias_ptr is not None:
+            bias_lanes += gradient_t
+    _store(dweight_ptr, total, o[:, None], O, stride_dweight_o, i[None, :], I, stride_dweight_i)
+    # Every program of these outputs has the same sums; the first one writes them.
+    if dbias_ptr is not None and tl.program_id(0) % columns == 0:
+        dbias = tl.sum(bias_lanes, axis=1).to(dbias_ptr.dtype.element_ty)
+        tl.store(dbias_ptr + o.to(tl.int64) * stride_dbias_o, dbias, mask=o < O)
+
+
+@triton.jit
+def _block(index, SIZE: tl.constexpr):
+    """Return the numbers of the rows or columns in the block with this index."""
+    return index * SIZE + tl.arange(0, SIZE)
+
+
+@triton.jit
+def _load(pointer, row, rows, stride_row, column, columns, stride_column):
+    """Load the elements [row, column] of a [rows, columns] matrix, zeros outside of it."""
+    return tl.load(
+        pointer + row.to(tl.int64) * stride_row + column.to(tl.int64) * stride_column,
+        mask=(row < rows) & (column < columns),
+        other=0.0,
+    )
+
+
+@triton.jit
+def _store(pointer, values, row, rows, stride_row, column, columns, stride_column):
+    """Store the elements [row, column] that lie inside of a [rows, columns] matrix, in its dtype."""
+    tl.store(
+        pointer + row.to(tl.int64) * stride_row + column.to(tl.int64) * stride_column,
+        values.to(pointer.dtype.element_ty),
+        mask=(row < rows) & (column < columns),
+    )
+
+
+@triton.jit
+def _before_activation(dy, y, slope, RELU: tl.constexpr):
+    """Return the gradient before the activation, in float32. NaN in y: as PyTorch's two backward kernels."""
+    dy, y = dy.to(tl.float32), y.to(tl.float32)
+    return tl.where(y <= 0, 0.0, dy) if RELU else tl.where(y > 0, dy, dy * slope)
+
+
+def linear_leaky_relu_fwd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, slope: float, precision: str = "ieee"
+) -> None:
+    """Write ``leaky_relu(x @ weight.T + bias, slope)`` to y.
+
+    Args:
+        x: [B, I], float32, bfloat16 or float16; any sizes (zero included) and strides.
+        weight: [O, I], of the same dtype.
+        bias: [O], any of these dtypes, or None.
+        y: [B, O], any of these dtypes; every element is written.
+        slope: of the negative side, >= 0.
+        precision: of float32 products, "ieee", "tf32" or "tf32x3"; without effect on other dtypes.
+
+    Raises:
+        UserError: a tensor or a precision that is not as above.
+    """
+    (batch, inputs), outputs = x.shape, weight.shape[0]
+    check("x", x, (batch, inputs), x)
+    check("weight", weight, (outputs, inputs), x, same_dtype=True)
+    if bias is not None:
+        check("bias", bias, (outputs,), x)
+    check("y", y, (batch, outputs), x)
+    check_sizes(B=batch, I=inputs, O=outputs)
+    check_device(x)
+    precision = dot_precision(x, precision)
+    if y.numel() == 0:
+        return
+    tile = tile_for(x.dtype, precision, batch, outputs)
+    with torch.cuda.device_of(x):
+        _linear_leaky_relu_fwd_kernel[tile.grid(batch, outputs)](
+            x,
+            weight,
+            bias,
+            y,
+            batch,
+            inputs,
+            outputs,
+            *x.stride(),
+            *weight.stride(),
+            bias.stride(0) if bias is not None else 0,
+            *y.stride(),
+            float(slope),
+            RELU=slope == 0,
+            PRECISION=precision,
+            BLOCK_B=tile.m,
+            BLOCK_O=tile.n,
+            BLOCK_I=tile.k,
+            **tile.options,
+        )
+
+
+def linear_leaky_relu_bwd_input(
+    dy: Tensor, y: Tensor, weight: Tensor, dx: Tensor, slope: float, precision: str = "ieee"
+) -> None:
+    """Write the gradient of the inputs to dx.
+
+    Args:
+        dy: [B, O], gradient of the outputs; float32, bfloat16 or float16.
+        y: [B, O], the outputs of the forward pass, of the same dtype.
+        weight: [O, I], of the same dtype.
+        dx: [B, I], any of these dtypes; every element is written.
+        slope: as in the forward pass.
+        precision: as in the forward pass.
+
+    Raises:
+        UserError: a tensor or a precision that is not as above.
+    """
+    (batch, outputs), inputs = dy.shape, weight.shape[1]
+    check("dy", dy, (batch, outputs), dy)
+    check("y", y, (batch, outputs), dy, same_dtype=True)
+    check("weight", weight, (outputs, inputs), dy, same_dtype=True)
+    check("dx", dx, (batch, inputs), dy)
+    check_sizes(B=batch, I=inputs, O=outputs)
+    check_device(dy)
+    precision = dot_precision(dy, precision)
+    if dx.numel() == 0:
+        return
+    tile = tile_for(dy.dtype, precision, batch, inputs)
+    with torch.cuda.device_of(dy):
+        _linear_leaky_relu_bwd_input_kernel[tile.grid(batch, inputs)](
+            dy,
+            y,
+            weight,
+            dx,
+            batch,
+            inputs,
+            outputs,
+            *dy.stride(),
+            *y.stride(),
+            *weight.stride(),
+            *dx.stride(),
+            float(slope),
+            RELU=slope == 0,
+            PRECISION=precision,
+            BLOCK_B=tile.m,
+            BLOCK_I=tile.n,
+            BLOCK_O=tile.k,
+            **tile.options,
+        )
+
+
+def linear_leaky_relu_bwd_weight(
+    dy: Tensor,
+    y: Tensor,
+    x: Tensor,
+    dweight: Tensor,
+    dbias: Tensor | None,
+    slope: float,
+    precision: str = "ieee",
+) -> None:
+    """Write the gradients of the weight and of the bias; both are zero for a batch of zero rows.
+
+    Args:
+        dy: [B, O], gradient of the outputs; float32, bfloat16 or float16.
+        y: [B, O], the outputs of the forward pass, of the same dtype.
+        x: [B, I], the inputs of the forward pass, of the same dtype.
+        dweight: [O, I], any of these dtypes; every element is written.
+        dbias: [O], any of these dtypes, or None; every element is written.
+        slope: as in the forward pass.
+        precision: as in the forward pass. The bias gradient is a float32 sum in any case.
+
+    Raises:
+        UserError: a tensor or a precision that is not as above.
+    """
+    (batch, outputs), inputs = dy.shape, x.shape[1]
+    check("dy", dy, (batch, outputs), dy)
+    check("y", y, (batch, outputs), dy, same_dtype=True)
+    check("x", x, (batch, inputs), dy, same_dtype=True)
+    check("dweight", dweight, (outputs, inputs), dy)
+    if dbias is not None:
+        check("dbias", dbias, (outputs,), dy)
+    check_sizes(B=batch, I=inputs, O=outputs)
+    check_device(dy)
+    precision = dot_precision(dy, precision)
+    if outputs == 0 or (inputs == 0 and dbias is None):
+        return
+    # With no inputs, one column of programs is still needed for the bias.
+    columns = max(inputs, 1)
+    tile = tile_for(dy.dtype, precision, outputs, columns)
+    with torch.cuda.device_of(dy):
+        _linear_leaky_relu_bwd_weight_kernel[tile.grid(outputs, columns)](
+            dy,
+            y,
+            x,
+            dweight,
+            dbias,
+            batch,
+            inputs,
+            outputs,
+            *dy.stride(),
+            *y.stride(),
+            *x.stride(),
+            *dweight.stride(),
+            dbias.stride(0) if dbias is not None else 0,
+            float(slope),
+            RELU=slope == 0,
+            PRECISION=precision,
+            BLOCK_O=tile.m,
+            BLOCK_I=tile.n,
+            BLOCK_B=tile.k,
+            **tile.options,
+        )

@@ -1,0 +1,72 @@
+"""What every launcher makes sure of before a kernel gets bare pointers: a wrong shape is a memory error."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime.jit import JITFunction
+
+from fastgan.errors import UserError
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+PRECISIONS = ("ieee", "tf32", "tf32x3")
+LARGEST_SIZE = 2**31 - 1024
+"""Of one dimension of a matrix: row and column numbers, the last tile's too, are 32-bit in the kernels."""
+
+
+@triton.jit
+def _probe_kernel():
+    pass
+
+
+INTERPRETED = not isinstance(_probe_kernel, JITFunction)
+"""Whether Triton was first imported with TRITON_INTERPRET=1."""
+
+
+def check_device(tensor: Tensor) -> None:
+    """Raise a UserError for a tensor that a compiled kernel cannot reach."""
+    if tensor.device.type != "cuda" and not INTERPRETED:
+        raise UserError(
+            "the Triton kernels",
+            f"tensors on {tensor.device}",
+            "tensors on a CUDA or ROCm device",
+            "To interpret the kernels on a CPU, start Python with TRITON_INTERPRET=1.",
+        )
+
+
+def check(name: str, tensor: Tensor, shape: tuple[int, ...], like: Tensor, same_dtype: bool = False) -> None:
+    """Raise a UserError unless a tensor has this shape, a dtype of ``FLOATS``, and the device of ``like``.
+
+    Args:
+        name: of the tensor, as the launcher's caller knows it.
+        tensor: what came.
+        shape: what is wanted.
+        like: the tensor whose device it must share, and its dtype, too, if ``same_dtype``.
+        same_dtype: whether a dtype of its own is refused.
+    """
+    if tensor.shape != shape:
+        raise UserError(name, f"the shape {list(tensor.shape)}", f"{list(shape)}")
+    dtypes = (like.dtype,) if same_dtype and like.dtype in FLOATS else FLOATS
+    if tensor.dtype not in dtypes:
+        raise UserError(name, tensor.dtype, " or ".join(map(str, dtypes)))
+    if tensor.device != like.device:
+        raise UserError(name, f"a tensor on {tensor.device}", f"one on {like.device}")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise a UserError for a dimension whose numbers do not fit 32 bits."""
+    for name, size in sizes.items():
+        if size > LARGEST_SIZE:
+            raise UserError(name, size, f"at most {LARGEST_SIZE} (elements of a tensor may be more)")
+
+
+def dot_precision(operand: Tensor, precision: str) -> str:
+    """Return what ``tl.dot`` is told: a word for other dtypes would only compile the same kernel again."""
+    if precision not in PRECISIONS:
+        raise UserError("precision", repr(precision), "one of " + ", ".join(PRECISIONS))
+    if operand.dtype != torch.float32:
+        return "ieee"
+    if precision == "tf32x3" and torch.version.hip:
+        raise UserError("precision", repr(precision), "ieee or tf32: ROCm's compiler has no tf32x3")
+    return precision

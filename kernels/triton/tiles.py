@@ -1,0 +1,49 @@
+"""The static tile table: how a product is cut into programs.
+
+A table and no search at run time: a search needs a device, costs the first call seconds, and may choose
+differently in the next process, which would change the rounding. No GPU has timed these tiles: they are among
+the usual ones, and compile without a byte of stack on every target (``python -m bench.gpu_table``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class Tile(NamedTuple):
+    """One program's part of ``C[M, N] = A[M, K] B[K, N]``. Sizes are powers of two from 16 (``tl.dot``)."""
+
+    m: int
+    n: int
+    k: int
+    warps: int = 4
+    stages: int = 3
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Launch options. Fused multiply-add is the default, and stated since results depend on it."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+
+    def grid(self, m: int, n: int) -> tuple[int]:
+        """Return the number of programs: tiles along M times tiles along N."""
+        return ((-(-m // self.m)) * (-(-n // self.n)),)
+
+
+TILES = {
+    "16-bit": (Tile(32, 32, 32), Tile(64, 64, 32)),
+    "tf32": (Tile(32, 32, 32), Tile(64, 64, 32)),
+    "tf32x3": (Tile(32, 32, 32), Tile(64, 64, 32)),
+    "ieee": (Tile(32, 32, 32), Tile(64, 64, 32)),
+}
+"""By arithmetic, a small and a large tile."""
+
+ENOUGH_PROGRAMS = 264
+"""Two for each of an H100's 132 multiprocessors: instead of fewer large tiles, take small ones."""
+
+
+def tile_for(dtype: torch.dtype, precision: str, m: int, n: int) -> Tile:
+    """Return the tile for a product of this size: as large as leaves no multiprocessor idle."""
+    small, large = TILES["16-bit" if dtype.itemsize == 2 else precision]
+    return large if large.grid(m, n)[0] >= ENOUGH_PROGRAMS else small
