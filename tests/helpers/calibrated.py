@@ -1,4 +1,4 @@
-"""Tolerances from PyTorch's own error instead of guesses: as good as twice that, and a rounding of the result."""
+"""Tolerances from PyTorch's own error instead of guesses: twice that, and a rounding of the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the dense kernels on a case and holds them against float64; for any device, and for broken kernels, too.
+"""Runs the dense kernels on a case and holds them against float64, on any device; for broken kernels, too.
 
 The modules with the launchers are arguments, so that mutants can be checked by the same code.
 """
@@ -137,7 +137,7 @@ def check(dense: ModuleType, case: DenseCase, layout: Callable[[Tensor], Tensor]
 
 
 def _product(a: Tensor, b: Tensor, precision: str) -> Tensor:
-    """Return ``a @ b`` as tensor cores make it: tf32 rounds the operands, tf32x3 adds what that leaves out."""
+    """Return ``a @ b`` as tensor cores have it: tf32 rounds the operands, tf32x3 adds what is left out."""
     if precision == "ieee":
         return a @ b
     large_a, large_b = _tf32(a), _tf32(b)

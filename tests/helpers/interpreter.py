@@ -5,9 +5,9 @@ compiled. A test marked ``interpreted`` therefore runs in a worker process that 
 its arguments are the values of ``parametrize`` and must be picklable. What it raises there is shown here. To
 debug such a test, run it without a worker: ``TRITON_INTERPRET=1 pytest tests/kernels_triton``.
 
-The interpreter runs a kernel's Python source on NumPy arrays, program by program. It shows wrong formulas, indices and
-masks. It cannot show what the compiler makes of them: approximate division and exponential, the order of sums
-in a warp, layouts, barriers, registers.
+The interpreter runs a kernel's Python source on NumPy arrays, program by program. It shows wrong formulas,
+indices and masks. It cannot show what the compiler makes of them: approximate division and exponential, the
+order of sums in a warp, layouts, barriers, registers.
 """
 
 from __future__ import annotations

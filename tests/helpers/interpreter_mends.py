@@ -1,7 +1,7 @@
 """Arithmetic that Triton's interpreter gets wrong or leaves out, mended: import this before kernels run.
 
-- bfloat16: the interpreter keeps it as 16-bit integers, multiplies those as they are in ``tl.dot``, and truncates
-  where a GPU rounds to nearest, ties to even.
+- bfloat16: the interpreter keeps it as 16-bit integers, multiplies those as they are in ``tl.dot``, and
+  truncates where a GPU rounds to nearest, ties to even.
 - tf32: ``tl.dot`` with "tf32" and "tf32x3" is as exact as with "ieee". Here, operands are rounded to the 10
   mantissa bits of tf32, and tf32x3 adds the products with the rests, as the compiler's pass does.
 - NumPy warns of infinities and NaN, which a GPU computes with in silence.

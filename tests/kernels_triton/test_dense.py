@@ -1,4 +1,4 @@
-"""The dense kernels, interpreted, against float64: at most twice PyTorch's own error (tests/helpers/calibrated.py)."""
+"""The dense kernels, interpreted, against float64: at most twice PyTorch's own error."""
 
 from __future__ import annotations
 
