@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from fastgan.ops.choice import check_impl
+from fastgan.errors import UserError
+from fastgan.ops import bce_op
+from fastgan.ops.choice import RULES, Choice, check_impl, check_named
+from fastgan.ops.library import cast
 from fastgan.ops.reference import bce_with_logits_reference
 
 
@@ -25,7 +29,9 @@ def bce_with_logits(
         weight: of each loss: a tensor that broadcasts against the logits, or None.
         pos_weight: of the positive part: likewise.
         reduction: ``mean``, ``sum`` or ``none``.
-        impl: ``auto`` or ``reference``, both plain PyTorch; ``cpu`` and ``triton`` are refused so far.
+        impl: ``auto``, whose choice :func:`fastgan.ops.explain` explains; ``reference``, PyTorch's operators;
+            ``cpu``, native code for float32; ``triton``, for float32, bfloat16 and float16 on CUDA devices.
+            The last two have derivatives with respect to the logits only.
 
     Returns:
         A scalar, or for ``none`` a tensor of the logits' shape.
@@ -33,5 +39,41 @@ def bce_with_logits(
     Raises:
         UserError: an unknown ``impl``, or one that was asked for by name and cannot run.
     """
-    check_impl(impl)
-    return bce_with_logits_reference(logits, target, weight, pos_weight, reduction)
+    if impl == "auto":
+        impl = _choose(logits, target, weight, pos_weight, reduction).impl
+    else:
+        check_impl(impl)
+        if impl != "reference":
+            logits, target, weight, pos_weight = _named(impl, logits, target, weight, pos_weight)
+    if impl == "reference":
+        return bce_with_logits_reference(logits, target, weight, pos_weight, reduction)
+    return bce_op.bce_with_logits(logits, target, weight, pos_weight, reduction, impl)
+
+
+def _named(impl: str, *tensors: Tensor | float | None) -> tuple:
+    """Return the tensors as autocast wants them, once it is sure that the implementation takes them."""
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device):
+        tensors = tuple(cast(t, device, torch.float32) for t in tensors)
+    check_named(impl, *(t for t in tensors if isinstance(t, Tensor)))
+    for name, tensor in zip(("target", "weight", "pos_weight"), tensors[1:], strict=True):
+        if isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled():
+            got = f"{impl!r} with a {name} that requires grad"
+            raise UserError("impl", got, "auto or reference", "Its derivatives are those of the logits.")
+    return tensors
+
+
+_PYTORCH = Choice("reference", "PyTorch's operators are the fastest here")
+
+
+def _choose(
+    logits: Tensor,
+    target: Tensor | float,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Choice:
+    return _PYTORCH
+
+
+RULES[bce_with_logits] = _choose

@@ -2,14 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
 from fastgan.errors import UserError, nearest
 
 IMPLS = ("auto", "reference", "cpu", "triton")
 
+FUSED_DTYPES = {
+    "cpu": (),
+    "triton": (torch.float32, torch.bfloat16, torch.float16),
+}
+"""What the kernels of each implementation compute in."""
+
+
+class Choice(NamedTuple):
+    """What ``impl="auto"`` runs, and why."""
+
+    impl: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.impl}: {self.reason}"
+
 
 def check_impl(impl: str) -> None:
-    """Raise a UserError for an unknown implementation, or one that cannot run."""
+    """Raise a UserError for an unknown implementation."""
     if impl not in IMPLS:
         raise UserError("impl", repr(impl), "one of " + ", ".join(IMPLS), nearest(str(impl), IMPLS))
-    if impl in ("cpu", "triton"):
-        raise UserError("impl", repr(impl), "auto or reference: this version has no such kernel yet")
+
+
+def check_named(impl: str, *tensors: Tensor | None) -> None:
+    """Raise a UserError unless the implementation that was asked for by name can run on these tensors."""
+    given = [t for t in tensors if t is not None]
+    if torch.autograd.forward_ad._current_level >= 0:
+        raise UserError(
+            "impl",
+            f"{impl!r} under forward-mode differentiation (torch.func.jvp, jacfwd)",
+            "auto or reference",
+            "The fused kernels have derivatives in reverse mode only.",
+        )
+    for tensor in given:
+        if tensor.dtype not in FUSED_DTYPES[impl]:
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FUSED_DTYPES[impl])
+            raise UserError(
+                "impl", f"{impl!r} with {tensor.dtype} tensors", f"{names} for it", "auto takes any."
+            )
+        if tensor.layout != torch.strided:
+            raise UserError(
+                "impl", f"{impl!r} with a {tensor.layout} tensor", "dense tensors", "auto takes any."
+            )
+        if tensor.device != given[0].device:
+            raise UserError("impl", f"tensors on {given[0].device} and {tensor.device}", "one device")
+    check_device(impl, given[0].device)
+
+
+def check_device(impl: str, device: torch.device) -> None:
+    """Raise a UserError unless an implementation runs on tensors of this device."""
+    if impl == "cpu":
+        if device.type != "cpu":
+            raise UserError(
+                "impl", f"'cpu' with tensors on {device}", "tensors on the CPU", "Or impl='auto'."
+            )
+        from fastgan.kernels import cpu
+
+        cpu.native()
+    elif impl == "triton" and device.type != "cuda":
+        from fastgan.kernels import triton
+
+        if not triton.interpreted():
+            raise UserError(
+                "impl",
+                f"'triton' with tensors on {device}",
+                "tensors on a CUDA device",
+                "To interpret the kernels on the CPU, slowly, start Python with TRITON_INTERPRET=1.",
+            )
+
+
+RULES: dict[Callable[..., Tensor], Callable[..., Choice]] = {}
+"""For each public op the function that chooses for ``auto``, of the same arguments."""
+
+
+def explain(op: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Choice:
+    """Say what ``op(*args, impl="auto", **kwargs)`` would run, and why; nothing is computed.
+
+    Args:
+        op: ``linear_leaky_relu`` or ``bce_with_logits``.
+        args, kwargs: what would be given to it.
+
+    Returns:
+        The implementation and the reason; ``print`` shows both.
+
+    Raises:
+        UserError: another function.
+    """
+    if op not in RULES:
+        names = ", ".join(rule.__name__ for rule in RULES)
+        raise UserError("op", getattr(op, "__name__", repr(op)), f"one of {names}")
+    return RULES[op](*args, **kwargs)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from fastgan.errors import UserError
-from fastgan.ops.choice import check_impl
+from fastgan.ops import dense_op
+from fastgan.ops.choice import RULES, Choice, check_impl, check_named
+from fastgan.ops.library import cast
 from fastgan.ops.reference import linear_leaky_relu_reference
 
 
@@ -37,7 +40,8 @@ def linear_leaky_relu(
         weight: ``[O, I]``, as of ``nn.Linear``.
         bias: ``[O]`` or None.
         negative_slope: a number >= 0; 0 is ReLU.
-        impl: ``auto`` or ``reference``, both plain PyTorch; ``cpu`` and ``triton`` are refused so far.
+        impl: ``auto``, whose choice :func:`fastgan.ops.explain` explains; ``reference``, PyTorch's operators;
+            ``cpu``, native code for float32; ``triton``, for float32, bfloat16 and float16 on CUDA devices.
 
     Returns:
         ``[..., O]``.
@@ -47,5 +51,26 @@ def linear_leaky_relu(
             or one that was asked for by name and cannot run.
     """
     check_slope(negative_slope)
-    check_impl(impl)
-    return linear_leaky_relu_reference(x, weight, bias, negative_slope)
+    if impl == "auto":
+        impl = _choose(x, weight, bias).impl
+    else:
+        check_impl(impl)
+        if impl != "reference":
+            device = x.device.type
+            if torch.is_autocast_enabled(device):
+                dtype = torch.get_autocast_dtype(device)
+                x, weight, bias = (cast(t, device, dtype) for t in (x, weight, bias))
+            check_named(impl, x, weight, bias)
+    if impl == "reference":
+        return linear_leaky_relu_reference(x, weight, bias, negative_slope)
+    return dense_op.linear_leaky_relu(x, weight, bias, negative_slope, impl)
+
+
+_PYTORCH = Choice("reference", "PyTorch's product, the activation in place, is the fastest here")
+
+
+def _choose(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope: float = 0.01) -> Choice:
+    return _PYTORCH
+
+
+RULES[linear_leaky_relu] = _choose

@@ -1,0 +1,195 @@
+"""``torch.ops.fastgan.linear_leaky_relu`` and its backward: kernels, shapes, derivatives of any order, vmap.
+
+The backward op is an op of its own, whose derivatives are PyTorch's operators; so gradient penalties and
+Hessians are as differentiable as with plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastgan.errors import UserError
+from fastgan.ops.backends import backend, pytorch
+from fastgan.ops.library import autocast, define, differentiate, vectorize
+from fastgan.ops.reference import linear_leaky_relu_reference
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raise a UserError unless shapes, dtypes and devices fit together."""
+    if weight.dim() != 2:
+        raise UserError("weight", f"shape {list(weight.shape)}", "[outputs, inputs]")
+    outputs, inputs = weight.shape
+    if x.dim() == 0 or x.shape[-1] != inputs:
+        raise UserError("x", f"shape {list(x.shape)}", f"[..., {inputs}], for a weight {list(weight.shape)}")
+    if bias is not None and (bias.dim() != 1 or bias.shape[0] != outputs):
+        raise UserError(
+            "bias", f"shape {list(bias.shape)}", f"[{outputs}], for a weight {list(weight.shape)}"
+        )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and (tensor.dtype != x.dtype or tensor.device != x.device):
+            got = f"{tensor.dtype} on {tensor.device}"
+            raise UserError(name, got, f"{x.dtype} on {x.device}, as x", f"Use {name}.to(x).")
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """Return a tensor as a matrix, its leading dimensions in one."""
+    return tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
+
+
+# ---- kernels, and shapes only
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float, impl: str = "auto"
+) -> Tensor:
+    _check(x, weight, bias)
+    y = backend(impl, x).dense_fwd(_rows(x), weight, bias, negative_slope)
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def _forward_fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float, impl: str = "auto"
+) -> Tensor:
+    _check(x, weight, bias)
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _backward(
+    dy: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    y: Tensor,
+    negative_slope: float,
+    bias: bool,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = None if x is None else _rows(x)
+    dx, dweight, dbias = backend(impl, dy).dense_bwd(_rows(dy), rows, weight, _rows(y), negative_slope, bias)
+    if dx is not None:
+        dx = dx.view(*dy.shape[:-1], dx.shape[-1])
+    return tuple(dy.new_empty(0) if d is None else d for d in (dx, dweight, dbias))
+
+
+def _backward_fake(
+    dy: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    y: Tensor,
+    negative_slope: float,
+    bias: bool,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        dy.new_empty(0 if weight is None else (*dy.shape[:-1], weight.shape[1])),
+        dy.new_empty(0 if x is None else (dy.shape[-1], x.shape[-1])),
+        dy.new_empty(dy.shape[-1] if bias else 0),
+    )
+
+
+forward = define(
+    "linear_leaky_relu(Tensor x, Tensor weight, Tensor? bias, float negative_slope, str impl='auto')"
+    " -> Tensor",
+    _forward,
+    _forward_fake,
+)
+# What is not given (x, weight) or false (bias) is a gradient not asked for; an empty tensor stands for it.
+backward = define(
+    "linear_leaky_relu_backward(Tensor dy, Tensor? x, Tensor? weight, Tensor y, float negative_slope,"
+    " bool bias, str impl='auto') -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+# ---- derivatives: with the mask m of y (1 or the slope) and g = m dy, the backward op is
+#      dx = g W, dW = g^T x, db = sum_b g;  its own derivatives for ddx, ddW, ddb are
+#      of dy: m (ddx W^T + x ddW^T + ddb)   of x: g ddW   of W: g^T ddx
+
+
+class _LinearLeakyReLU(torch.autograd.Function):
+    """The op for autograd and torch.func. Kept for the gradients is what those that are asked for read."""
+
+    @staticmethod
+    def forward(x, weight, bias, negative_slope, impl):
+        return forward(x, weight, bias, negative_slope, impl)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, _, ctx.slope, ctx.impl = inputs
+        needs_x, needs_weight, *_ = ctx.needs_input_grad
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None, output)
+
+    @staticmethod
+    def backward(ctx, dy):
+        if dy is None:
+            return (None,) * 5
+        x, weight, y = ctx.saved_tensors
+        needs_bias = ctx.needs_input_grad[2]
+        dx, dweight, dbias = _LinearLeakyReLUBackward.apply(dy, x, weight, y, ctx.slope, needs_bias, ctx.impl)
+        wanted = (dx, weight is not None), (dweight, x is not None), (dbias, needs_bias)
+        return *(gradient if is_wanted else None for gradient, is_wanted in wanted), None, None
+
+    @staticmethod
+    def vmap(info, in_dims, x, weight, bias, negative_slope, impl="auto"):
+        if in_dims[1] is None and in_dims[2] is None:  # over x alone: more rows
+            return _LinearLeakyReLU.apply(x.movedim(in_dims[0], 0), weight, bias, negative_slope, impl), 0
+        return vectorize(linear_leaky_relu_reference, in_dims[:4], x, weight, bias, negative_slope)
+
+
+class _LinearLeakyReLUBackward(torch.autograd.Function):
+    """The backward op likewise; its derivatives are PyTorch's operators, themselves differentiable."""
+
+    @staticmethod
+    def forward(dy, x, weight, y, negative_slope, bias, impl):
+        return backward(dy, x, weight, y, negative_slope, bias, impl)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.slope, ctx.bias, _ = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, ddx, ddweight, ddbias):
+        dy, x, weight, y = ctx.saved_tensors
+        needs_dy, needs_x, needs_weight, *_ = ctx.needs_input_grad
+        g = pytorch.masked(dy, y, ctx.slope)
+        of_dy = of_x = of_weight = None
+        if needs_x and ddweight is not None:
+            of_x = g @ ddweight
+        if needs_weight and ddx is not None:
+            of_weight = _rows(g).t() @ _rows(ddx)
+        if needs_dy:
+            parts = []
+            if weight is not None and ddx is not None:
+                parts.append(F.linear(ddx, weight))
+            if x is not None and ddweight is not None:
+                parts.append(F.linear(x, ddweight))
+            if ctx.bias and ddbias is not None:
+                parts.append(ddbias.expand_as(dy))
+            if parts:
+                of_dy = pytorch.masked(sum(parts[1:], parts[0]), y, ctx.slope)
+        return of_dy, of_x, of_weight, None, None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return vectorize(_backward_plain, in_dims, *args)
+
+
+def _backward_plain(dy, x, weight, y, negative_slope, bias, impl="auto"):
+    return _backward(dy, x, weight, y, negative_slope, bias, "reference")
+
+
+differentiate("linear_leaky_relu", _LinearLeakyReLU)
+differentiate("linear_leaky_relu_backward", _LinearLeakyReLUBackward)
+autocast("linear_leaky_relu", torch.get_autocast_dtype)
+
+
+def linear_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, impl: str) -> Tensor:
+    """Run the op: by its autograd.Function where Python runs, which torch.func wants and costs less."""
+    if torch.compiler.is_compiling():
+        return forward(x, weight, bias, slope, impl)
+    return _LinearLeakyReLU.apply(x, weight, bias, slope, impl)

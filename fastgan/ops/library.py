@@ -1,0 +1,67 @@
+"""The ``torch.library`` side of the ops: one name per op, and how its arguments are cast under autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LIBRARY = torch.library.Library("fastgan", "FRAGMENT")
+
+
+def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Define an op with one kernel function for CPU and CUDA tensors, and a fake one for shapes only."""
+    name = schema.partition("(")[0]
+    LIBRARY.define(schema, tags=torch.Tag.pt2_compliant_tag)
+    LIBRARY.impl(name, kernel, "CPU")
+    LIBRARY.impl(name, kernel, "CUDA")
+    torch.library.register_fake(f"fastgan::{name}", fake, lib=LIBRARY)
+    return getattr(torch.ops.fastgan, name).default
+
+
+def differentiate(name: str, function: type[torch.autograd.Function]) -> None:
+    """Give an op the gradient and the vmap rule of its autograd.Function, whose forward calls the op."""
+    full = f"fastgan::{name}"
+    torch.library.register_autograd(
+        full, function.backward, setup_context=function.setup_context, lib=LIBRARY
+    )
+    torch.library.register_vmap(full, function.vmap, lib=LIBRARY)
+
+
+def vectorize(plain: Callable[..., Any], in_dims: tuple, *args: Any) -> tuple[Any, Any]:
+    """Return what a vmap rule returns, from PyTorch's rules for the operators that ``plain`` is made of."""
+    out = torch.vmap(plain, in_dims)(*args)
+    return out, 0 if isinstance(out, Tensor) else (0,) * len(out)
+
+
+def autocast(name: str, to: Callable[[str], torch.dtype]) -> None:
+    """Cast an op's floating-point tensors under autocast, as autocast does for PyTorch's own operators.
+
+    Args:
+        name: of the op.
+        to: the dtype to cast to, from the device type. float64 tensors are left alone.
+    """
+    op = getattr(torch.ops.fastgan, name).default
+
+    def kernel_for(device: str, key: torch._C.DispatchKey) -> Callable[..., Any]:
+        def cast_and_call(*args):
+            dtype = to(device)
+            with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
+                return op(*(cast(arg, device, dtype) for arg in args))
+
+        return cast_and_call
+
+    LIBRARY.impl(name, kernel_for("cpu", torch._C.DispatchKey.AutocastCPU), "AutocastCPU")
+    LIBRARY.impl(name, kernel_for("cuda", torch._C.DispatchKey.AutocastCUDA), "AutocastCUDA")
+
+
+def cast(value: Any, device: str, dtype: torch.dtype) -> Any:
+    """Return a tensor that autocast on this device would cast, in ``dtype``; anything else as it is."""
+    if isinstance(value, Tensor) and value.device.type == device and value.dtype in _CAST:
+        return value.to(dtype)
+    return value
+
+
+_CAST = (torch.float32, torch.bfloat16, torch.float16)

@@ -1,0 +1,118 @@
+"""Derivatives of first, second and third order, through the ops themselves and through their backward ops.
+
+In float64, where the ops' kernels are PyTorch's operators: what is tested is how derivatives are made.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from helpers.ops_cases import plain_bce, plain_dense
+from torch.autograd import grad, gradcheck, gradgradcheck
+
+from fastgan.errors import UserError
+from fastgan.ops import bce_op, dense_op
+
+
+def draw(*shape: int, needs: bool = True) -> torch.Tensor:
+    random = torch.Generator().manual_seed(sum(shape) + len(shape))
+    return torch.randn(*shape, generator=random, dtype=torch.float64).requires_grad_(needs)
+
+
+def dense(x, weight, bias=None, slope=0.2):
+    return dense_op.linear_leaky_relu(x, weight, bias, slope, "auto")
+
+
+def through_the_dispatcher(x, weight, bias=None, slope=0.2):
+    return torch.ops.fastgan.linear_leaky_relu(x, weight, bias, slope)
+
+
+@pytest.mark.parametrize("op", [dense, through_the_dispatcher])
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("rows", [(4,), (2, 3)])
+def test_dense(op, slope, rows):
+    inputs = draw(*rows, 3), draw(5, 3), draw(5)
+    f = partial(op, slope=slope)
+    assert gradcheck(f, inputs) and gradgradcheck(f, inputs)
+    assert gradgradcheck(lambda *a: f(*a), inputs[:2])
+
+
+@pytest.mark.parametrize("op", [dense, through_the_dispatcher])
+def test_third_derivatives_of_dense(op):
+    inputs = draw(4, 3), draw(5, 3), draw(5)
+
+    def penalty(*tensors):
+        return grad(op(*tensors).pow(3).sum(), tensors[:2], create_graph=True)
+
+    assert gradgradcheck(penalty, inputs)
+
+
+@pytest.mark.parametrize("needed", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+def test_only_the_gradients_that_are_needed(needed, monkeypatch):
+    """Each subset gives what all give, and the backward op is not asked for more."""
+    tensors = [draw(4, 3), draw(5, 3), draw(5)]
+    everything = grad(dense(*tensors).pow(2).sum(), tensors)
+    some = [t.detach().requires_grad_(i in needed) for i, t in enumerate(tensors)]
+    asked = []
+    backward = dense_op.backward
+
+    def watch(dy, x, weight, y, slope, bias, impl):
+        asked.append((weight is not None, x is not None, bias))
+        return backward(dy, x, weight, y, slope, bias, impl)
+
+    monkeypatch.setattr(dense_op, "backward", watch)
+    got = grad(dense(*some).pow(2).sum(), [some[i] for i in needed])
+    for gradient, i in zip(got, needed, strict=True):
+        torch.testing.assert_close(gradient, everything[i])
+    assert asked == [tuple(i in needed for i in range(3))]
+
+
+def test_a_gradient_penalty_is_plain_pytorchs():
+    x, weight, bias, last = draw(8, 3), draw(5, 3), draw(5), draw(1, 5)
+
+    def penalty(op):
+        (g,) = grad((op(x, weight, bias, 0.2) @ last.t()).sum(), x, create_graph=True)
+        return grad((g.norm(2, dim=1) - 1).pow(2).mean(), (weight, last))
+
+    torch.testing.assert_close(penalty(dense), penalty(plain_dense))
+
+
+TARGETS = {"tensor": draw(3, 4, needs=False).sigmoid(), "number": 0.9}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("weights", [False, True])
+def test_bce(reduction, target, weights):
+    logits, target = draw(3, 4), TARGETS[target]
+    rest = (draw(3, 1, needs=False).exp(), draw(4, needs=False).exp()) if weights else (None, None)
+
+    def f(logits):
+        return bce_op.bce_with_logits(logits, target, *rest, reduction, "auto")
+
+    def third(logits):
+        return grad(f(logits).pow(3).sum(), logits, create_graph=True)[0]
+
+    torch.testing.assert_close(f(logits), plain_bce(logits, target, *rest, reduction))
+    assert gradcheck(f, logits) and gradgradcheck(f, logits)
+    assert gradgradcheck(third, logits)
+    for gradient in (False, True):
+        arguments = (target, 0.0) if isinstance(target, torch.Tensor) else (None, target)
+        direct = lambda x: bce_op.forward(x, *arguments, *rest, reduction, gradient)[0]  # noqa: E731, B023
+        assert gradcheck(direct, logits) and gradgradcheck(direct, logits)
+
+
+def test_bce_refuses_what_it_has_no_derivative_for():
+    logits, target = draw(3, 4), TARGETS["tensor"].clone().requires_grad_()
+    with pytest.raises(UserError, match=r"^target: got a tensor that requires grad; .* impl='reference'"):
+        bce_op.bce_with_logits(logits, target, None, None, "mean", "auto")
+
+
+def test_no_gradient_underflows_in_float16():
+    """The mean's gradient is scaled in float32: in float16 it would be zero before a loss scale helps."""
+    logits = torch.zeros(1 << 19, dtype=torch.float16, requires_grad=True)
+    loss = bce_op.bce_with_logits(logits, 1.0, None, None, "mean", "auto")
+    (got,) = grad(loss, logits, torch.tensor(2.0**15, dtype=torch.float16))
+    assert got.dtype == torch.float16 and (got == -(2.0**15) / 2 / (1 << 19)).all()

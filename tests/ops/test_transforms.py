@@ -1,0 +1,190 @@
+"""The ops under torch.library.opcheck, torch.compile, torch.func and autocast."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from helpers.ops_cases import plain_bce, plain_dense
+from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
+
+from fastgan.errors import UserError
+from fastgan.ops import bce_op, bce_with_logits, dense_op, linear_leaky_relu
+
+D = {"dtype": torch.float64}
+X, W, B = torch.randn(3, 4, 5, **D), torch.randn(6, 5, **D), torch.randn(6, **D)
+L, T = torch.randn(3, 4, **D), torch.rand(3, 4, **D)
+
+
+def needs_grad(*tensors):
+    return [t.detach().clone().requires_grad_() for t in tensors]
+
+
+# The ops as ``auto`` runs them, and the fused op, whose kernels are PyTorch's operators in float64.
+DENSE = {
+    "auto": linear_leaky_relu,
+    "op": partial(dense_op.linear_leaky_relu, impl="auto"),
+}
+BCE = {
+    "auto": lambda logits, target, reduction: bce_with_logits(logits, target, reduction=reduction),
+    "op": lambda logits, target, reduction: bce_op.bce_with_logits(
+        logits, target, None, None, reduction, "auto"
+    ),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_opcheck_dense(bias):
+    x, weight, b = needs_grad(X, W, B)
+    b = b if bias else None
+    torch.library.opcheck(dense_op.forward, (x, weight, b, 0.2))
+    dy, y = torch.randn(3, 4, 6, requires_grad=True, **D), plain_dense(X, W, B, 0.2)
+    torch.library.opcheck(dense_op.backward, (dy, x, weight, y, 0.2, bias))
+    torch.library.opcheck(dense_op.backward, (dy, *((x, None) if bias else (None, weight)), y, 0.2, False))
+
+
+@pytest.mark.parametrize(
+    ("reduction", "target", "weights"), [("mean", 1.0, False), ("none", T, True), ("sum", T, False)]
+)
+def test_opcheck_bce(reduction, target, weights):
+    (logits,) = needs_grad(L)
+    arguments = (target, 0.0) if isinstance(target, torch.Tensor) else (None, target)
+    rest = (torch.rand(3, 1, **D), torch.rand(4, **D)) if weights else (None, None)
+    torch.library.opcheck(bce_op.forward, (logits, *arguments, *rest, reduction, True))
+    dloss = torch.randn(L.shape if reduction == "none" else (), requires_grad=True, **D)
+    torch.library.opcheck(bce_op.backward, (dloss, T, logits, *arguments, *rest, reduction))
+
+
+@pytest.mark.parametrize("dense", DENSE)
+@pytest.mark.parametrize("bce", BCE)
+def test_compiled_in_one_graph(dense, bce):
+    """Forward and backward, with a graph for sizes that change."""
+
+    def loss(x, weight, bias, last):
+        h = DENSE[dense](x, weight, bias, 0.2)
+        return BCE[bce](h @ last, 1.0, "mean") + BCE[bce](h @ last, 0.0, "sum")
+
+    def plain(x, weight, bias, last):
+        logits = plain_dense(x, weight, bias, 0.2) @ last
+        return plain_bce(logits, 1.0, None, None, "mean") + plain_bce(logits, 0.0, None, None, "sum")
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (4, 7):
+        inputs = needs_grad(torch.randn(rows, 5, **D), W, B, torch.randn(6, 1, **D))
+        got, wanted = compiled(*inputs), plain(*inputs)
+        torch.testing.assert_close(got, wanted)
+        torch.testing.assert_close(torch.autograd.grad(got, inputs), torch.autograd.grad(wanted, inputs))
+
+
+def scalar(op, *rest):
+    return lambda *a: op(*a, *rest).pow(2).sum()
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_func_of_dense(name):
+    f, p = scalar(DENSE[name], 0.2), scalar(plain_dense, 0.2)
+    everything = (0, 1, 2)
+    same = torch.testing.assert_close
+    same(grad(f, everything)(X, W, B), grad(p, everything)(X, W, B))
+    over_x = (0, None, None)
+    same(vmap(grad(f, everything), over_x)(X, W, B), vmap(grad(p, everything), over_x)(X, W, B))
+    same(vmap(f, (1, None, None))(X, W, B), vmap(p, (1, None, None))(X, W, B))
+    per_row = grad(lambda w, g: vmap(g, (0, None, None))(X, w, B).sum())
+    same(per_row(W, f), per_row(W, p))
+    ensemble = torch.stack([W, 2 * W, -W]), torch.stack([B, B, 0 * B])
+    for in_dims, inputs in (((None, 0, 0), (X, *ensemble)), ((0, 0, None), (X, ensemble[0], B))):
+        got, wanted = (vmap(grad(g, everything), in_dims)(*inputs) for g in (f, p))
+        same(got, wanted)
+    same(jacrev(jacrev(f))(X, W, B), jacrev(jacrev(p))(X, W, B))
+
+    def penalty(g):
+        return lambda w: grad(g)(X, w, B).pow(2).sum()
+
+    same(grad(penalty(f))(W), grad(penalty(p))(W))
+
+
+@pytest.mark.parametrize("name", BCE)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("target", [1.0, "tensor"])
+def test_func_of_bce(name, reduction, target):
+    t = T if target == "tensor" else target
+    over = (0, 0) if target == "tensor" else (0, None)
+
+    def f(logits, t):
+        return BCE[name](logits, t, reduction).sum()
+
+    def p(logits, t):
+        return plain_bce(logits, t, None, None, reduction).sum()
+
+    same = torch.testing.assert_close
+    same(grad(f)(L, t), grad(p)(L, t))
+    same(vmap(grad(f), over)(L, t), vmap(grad(p), over)(L, t))
+    per_row = grad(lambda logits, g: vmap(g, over)(logits, t).sum())
+    same(per_row(L, f), per_row(L, p))
+    same(jacrev(jacrev(f))(L, t), jacrev(jacrev(p))(L, t))
+
+
+# PyTorch's forward mode compiles some of its own formulas by what it has deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_auto_has_forward_mode_and_the_fused_ops_say_that_they_have_none():
+    for f, p, x in (
+        (lambda x: linear_leaky_relu(x, W, B, 0.2), lambda x: plain_dense(x, W, B, 0.2), X),
+        (lambda x: bce_with_logits(x, 1.0), lambda x: plain_bce(x, 1.0, None, None, "mean"), L),
+    ):
+        torch.testing.assert_close(jvp(f, (x,), (x,)), jvp(p, (x,), (x,)))
+        torch.testing.assert_close(hessian(scalar(f))(x), hessian(scalar(p))(x))
+    for call in (
+        lambda x: linear_leaky_relu(x, W, B, impl="triton"),
+        lambda x: bce_with_logits(x, 1.0, impl="triton"),
+    ):
+        with pytest.raises(UserError, match=r"^impl: got 'triton' under forward-mode .* wanted auto"):
+            jvp(call, (X,), (X,))
+
+
+def test_per_sample_gradients_of_a_module():
+    layer = torch.nn.Linear(5, 6)
+    parameters = dict(layer.named_parameters())
+
+    def loss(op, p, x):
+        return op(x, p["weight"], p["bias"], 0.2).pow(2).sum()
+
+    got, wanted = (
+        vmap(grad(partial(loss, op)), (None, 0))(parameters, X.float()) for op in (DENSE["op"], plain_dense)
+    )
+    torch.testing.assert_close(got, wanted)
+    assert functional_call(layer, parameters, X.float()).shape == (3, 4, 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dense", [linear_leaky_relu, torch.ops.fastgan.linear_leaky_relu])
+def test_autocast_is_that_of_a_linear_layer(dense, dtype):
+    x, weight, bias = needs_grad(X.float(), W.float(), B.float())
+    outputs = []
+    for op in (dense, plain_dense):
+        with torch.autocast("cpu", dtype):
+            y = op(x, weight, bias, 0.2)
+        gradients = torch.autograd.grad(y.float().sum(), (x, weight, bias))
+        outputs.append((y, *gradients))
+    assert [t.dtype for t in outputs[0]] == [dtype, *[torch.float32] * 3]
+    torch.testing.assert_close(*outputs)
+    with torch.autocast("cpu", dtype):
+        assert dense(X, W, B, 0.2).dtype == torch.float64
+
+
+def test_the_loss_is_float32_under_autocast():
+    logits, target = L.bfloat16(), T.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [
+            bce_with_logits(logits, 1.0),
+            bce_with_logits(logits, target, reduction="none"),
+            torch.ops.fastgan.bce_with_logits(logits, target, 0.0, None, None, "none", False)[0],
+        ]
+    assert {loss.dtype for loss in losses} == {torch.float32}
+
+
+def test_the_caller_may_be_in_inference_mode():
+    with torch.inference_mode():
+        assert not DENSE["op"](X, W, B, 0.2).requires_grad
+        assert not BCE["op"](L, 1.0, "mean").requires_grad
