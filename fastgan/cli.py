@@ -83,6 +83,11 @@ def whole_number(name: str, text: str, low: int, high: int) -> int:
     return value
 
 
+def step_of(arguments: dict[str, Any]) -> int | None:
+    """Return the value of ``--step``, which names a checkpoint, or None for the newest."""
+    return whole_number("--step", arguments["step"], 0, 2**40) if "step" in arguments else None
+
+
 def one_of(name: str, text: str, choices: Sequence[str]) -> str:
     """Return ``text`` if it is one of ``choices``, or raise a :class:`UserError` with the nearest one."""
     if text not in choices:

@@ -1,7 +1,8 @@
-"""``python -m fastgan.info``: versions, devices and engines of this machine."""
+"""``python -m fastgan.info``: versions, devices and engines here, or what a generator file holds."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import fastgan
 from fastgan.cli import Parser, run_command
+from fastgan.data.reading import shown
 from fastgan.threads import usable_cpus
 
 _PACKAGES = ("torch", "numpy", "triton", "safetensors", "scikit-learn")
@@ -23,9 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _info(argv: Sequence[str] | None) -> int:
-    Parser(
-        "fastgan.info", "Show versions, devices, engines (and why one is missing), and the data cache."
-    ).parse(argv)
+    parser = Parser(
+        "fastgan.info",
+        "Show versions, devices, engines (and why one is missing), and the data cache; "
+        "or what a generator file holds.",
+    )
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="generator file, such as generator.safetensors"
+    )
+    arguments = parser.parse(argv)
+    if "file" in arguments:
+        return _show_file(arguments["file"])
     from fastgan import engines
     from fastgan.data.builtin import mnist_folder
 
@@ -39,6 +49,31 @@ def _info(argv: Sequence[str] | None) -> int:
     for engine in engines.available():
         print(f"  {engine.name:<14}{'yes' if engine.usable else 'no'}: {engine.detail}")
     print(f"data cache\n  {mnist_folder().parent}")
+    return 0
+
+
+def _show_file(path: str) -> int:
+    from fastgan import generator_file
+
+    generator = generator_file.load(path)
+    spec, schema, origin = generator.spec, generator.schema, generator.provenance
+    drawn = zip(schema.classes, generator.label_counts, strict=False)  # no counts: no labels
+    total = sum(generator.label_counts)
+    lines = {
+        "generator": f"{' -> '.join(map(str, spec.g_widths))}, {spec.head}, LeakyReLU slope {spec.slope:g}",
+        "parameters": f"{sum(v.size for v in generator.parameters.values()):,}, float32",
+        "rows": f"{schema.kind}, {' x '.join(map(str, schema.shape))}, {schema.dtype}",
+        "labels": ", ".join(f"{name} ({n / total:.1%})" for name, n in drawn) or "none",
+        "seed": str(generator.seed),
+        "data": f"{origin.data}, {origin.rows:,} rows, fingerprint {origin.fingerprint}",
+        "trained": f"{origin.step:,} steps, fastgan {origin.version}",
+        "options": ", ".join(f"{shown(k)} {shown(str(v))}" for k, v in origin.options.items()),
+        "reports": json.dumps(generator.reports, indent=2) if generator.reports else "none",
+        "digest": generator_file.digest(generator),
+    }
+    print(f"{shown(path)}: {Path(path).stat().st_size:,} bytes")
+    for name, text in lines.items():
+        print(f"  {name:<14}{text}")
     return 0
 
 

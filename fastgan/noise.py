@@ -27,6 +27,7 @@ class Stream(IntEnum):
     SHUFFLE = 2  # round keys of the epoch permutation; row = epoch
     INIT = 3  # initial parameters; row = output unit, see models.init_parameters
     SAMPLES = 4  # rows of generated data: sample grids, virtual tables; row = row of the data
+    LABELS = 5  # labels of generated data, column 0; row = row of the data
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # multipliers, Salmon et al. 2011, table 2
@@ -73,16 +74,20 @@ def words(seed: int, stream: int, first_row: int, rows: int, columns: int) -> np
     Returns:
         uint32 ``[rows, columns]``: word ``column % 4`` of the block at ``(column // 4, row, stream)``.
     """
-    stream, first_row = _check_range("stream", stream, 2**32), _check_range("first_row", first_row, 2**63)
-    rows, columns = _check_range("rows", rows, 2**40), _check_range("columns", columns, 2**34)
-    quads = -(-columns // 4)
-    row = np.arange(first_row, first_row + rows, dtype=np.uint64)
-    counter = np.empty((rows, quads, 4), dtype=np.uint32)
+    first_row, rows = _check_range("first_row", first_row, 2**63), _check_range("rows", rows, 2**40)
+    return words_at(seed, stream, np.arange(first_row, first_row + rows, dtype=np.uint64), columns)
+
+
+def words_at(seed: int, stream: int, row: np.ndarray, columns: int) -> np.ndarray:
+    """Return the raw words of rows in any order: as :func:`words`, for ``row`` integers ``[rows]``."""
+    stream, columns = _check_range("stream", stream, 2**32), _check_range("columns", columns, 2**34)
+    row, quads = row.astype(np.uint64), -(-columns // 4)
+    counter = np.empty((len(row), quads, 4), dtype=np.uint32)
     counter[..., 0] = np.arange(quads, dtype=np.uint32)
     counter[..., 1] = (row & _LOW).astype(np.uint32)[:, None]
     counter[..., 2] = (row >> np.uint64(32)).astype(np.uint32)[:, None]
     counter[..., 3] = stream
-    return philox4x32(counter, seed).reshape(rows, quads * 4)[:, :columns]
+    return philox4x32(counter, seed).reshape(len(row), quads * 4)[:, :columns]
 
 
 def uniform(seed: int, stream: int, first_row: int, rows: int, columns: int) -> np.ndarray:
@@ -98,8 +103,14 @@ def normal(seed: int, stream: int, first_row: int, rows: int, columns: int) -> n
     ``v = (w1 >> 8) / 2**24`` in [0, 1), both exact in float32. The largest magnitude is 5.77. Computed in
     float64 and rounded once, so a float32 implementation may differ by its own rounding and by nothing else.
     """
+    first_row, rows = _check_range("first_row", first_row, 2**63), _check_range("rows", rows, 2**40)
+    return normal_at(seed, stream, np.arange(first_row, first_row + rows, dtype=np.uint64), columns)
+
+
+def normal_at(seed: int, stream: int, row: np.ndarray, columns: int) -> np.ndarray:
+    """Return normal numbers of rows in any order: as :func:`normal`, for ``row`` integers ``[rows]``."""
     columns = _check_range("columns", columns, 2**34 - 3)  # rounded up to whole blocks below
-    w = words(seed, stream, first_row, rows, -(-columns // 4) * 4)
+    w = words_at(seed, stream, row, -(-columns // 4) * 4)
     radius = np.sqrt(-2.0 * np.log(((w[:, 0::2] >> 9) + 0.5) * 2.0**-23))
     angle = (w[:, 1::2] >> 8) * (2.0 * np.pi * 2.0**-24)
     out = np.empty(w.shape, dtype=np.float32)

@@ -8,6 +8,7 @@ runs/00000-digits-default/
     fakes-000000.png ...    the same noise through the generator's average, every --sample-every steps
     loss.png                losses and accuracies
     samples.png, .npy       16 final samples
+    generator.safetensors   the generator as one file, see fastgan.generator_file
     checkpoints/            see fastgan.checkpoint
 """
 
@@ -25,13 +26,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fastgan import checkpoint, files, pictures, stats
+import fastgan
+from fastgan import checkpoint, files, generator_file, pictures, stats
 from fastgan.config import Config
 from fastgan.data.schema import HEAD_RANGE, Data, Schema
 from fastgan.errors import UserError
-from fastgan.generate import generate, generator_of
-from fastgan.models import ModelSpec
+from fastgan.sampler import Sampler
+from fastgan.spec import ModelSpec
 from fastgan.state import State
+from fastgan.trained import Provenance, TrainedGenerator
 
 _NUMBER = re.compile(r"(\d{5,})-")
 _GRID_ROWS = 8
@@ -48,6 +51,7 @@ class DataFacts:
         name, source, schema: as in :class:`~fastgan.data.schema.Data`.
         rows: number of rows.
         fingerprint: checksum of rows, labels and schema.
+        label_counts: rows of each class; empty without labels.
     """
 
     name: str
@@ -55,11 +59,14 @@ class DataFacts:
     rows: int
     fingerprint: str
     schema: Schema
+    label_counts: tuple[int, ...]
 
     @classmethod
     def of(cls, data: Data) -> DataFacts:
         """Return the facts of ``data``."""
-        return cls(data.name, data.source, len(data), data.fingerprint(), data.schema)
+        classes = len(data.schema.classes)
+        counts = () if data.labels is None else np.bincount(data.labels, minlength=classes).tolist()
+        return cls(data.name, data.source, len(data), data.fingerprint(), data.schema, tuple(counts))
 
 
 def next_folder(root: Path, name: str) -> Path:
@@ -130,6 +137,7 @@ class RunFolder:
         try:
             schema = facts.pop("schema")
             schema = Schema(**schema | {k: tuple(schema[k]) for k in ("shape", "classes")})
+            facts["label_counts"] = tuple(facts["label_counts"])
             return cls(
                 path, Config.from_dict(options, str(path / "options.json")), DataFacts(**facts, schema=schema)
             )
@@ -171,16 +179,54 @@ class RunFolder:
         """Append a line to ``log.txt`` without showing it."""
         files.append(self.path / "log.txt", time.strftime("%Y-%m-%d %H:%M:%S ") + line)
 
+    def state(self, step: int | None, warn: Callable[[str], None]) -> State:
+        """Read the checkpoint of ``step``, or the newest whole one; ``warn`` is told of damaged ones.
+
+        Raises:
+            UserError: there is none.
+        """
+        if step is None:
+            found = checkpoint.latest(self.checkpoints, warn)
+            if not found:
+                raise UserError(str(self.checkpoints), "no checkpoint", "at least one")
+            state = found[0]
+        else:
+            known = checkpoint.steps(self.checkpoints)
+            if step not in known:
+                wanted = "a step with a checkpoint: " + (", ".join(map(str, known)) or "none")
+                raise UserError("--step", step, wanted)
+            state = checkpoint.load(checkpoint.path_of(self.checkpoints, step))[0]
+        state.check(self.spec, str(self.checkpoints))
+        return state
+
+    def generator(self, state: State) -> TrainedGenerator:
+        """Return the generator of ``state``, its moving average, with all that its rows need."""
+        options = {k: v for k, v in asdict(self.config).items() if k != "data"}
+        facts = self.facts
+        provenance = Provenance(
+            fastgan.__version__, state.step, options, facts.name, facts.rows, facts.fingerprint
+        )
+        return TrainedGenerator.of_state(
+            self.spec, facts.schema, facts.label_counts, state.seed, state.part("ema"), provenance
+        )
+
+    def write_generator(self, state: State) -> None:
+        """Write ``generator.safetensors``, the generator of ``state``."""
+        generator_file.save(self.path / generator_file.NAME, self.generator(state))
+
     def write_fakes(self, state: State) -> None:
         """Write the sample grid of ``state``: the same noise every time, a column per class if any."""
         classes = self.spec.classes
         columns = classes if 0 < classes <= _MOST_COLUMNS else _GRID_COLUMNS
-        image = pictures.grid(self.shades(self._generate(state, _GRID_ROWS * columns)), columns)
+        count = _GRID_ROWS * columns
+        labels = np.arange(count) % classes if classes else None
+        rows = Sampler(self.generator(state)).rows(0, count, labels)
+        image = pictures.grid(self.shades(rows), columns)
         files.write_atomic(self.path / f"fakes-{state.step:06d}.png", pictures.png(image))
 
     def write_samples(self, state: State) -> None:
         """Write the 16 final samples: ``samples.npy`` ``[16, *shape]``; for images ``samples.png``, 4 x 4."""
-        rows = self._generate(state, _SAMPLES)
+        rows = Sampler(self.generator(state)).rows(0, _SAMPLES)
         buffer = io.BytesIO()
         np.save(buffer, rows)
         files.write_atomic(self.path / "samples.npy", buffer.getvalue())
@@ -205,11 +251,6 @@ class RunFolder:
     def is_image(self) -> bool:
         """Whether rows can be shown."""
         return self.facts.schema.kind == "image"
-
-    def _generate(self, state: State, count: int) -> np.ndarray:
-        generator = generator_of(self.spec, state.part("ema"))
-        blocks = generate(generator, self.spec, self.facts.schema, self.config.seed, 0, count)
-        return np.concatenate(list(blocks))
 
 
 def _json(value: object) -> bytes:

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgan import files
-from fastgan.cli import Parser, one_of, run_command, whole_number
+from fastgan.cli import Parser, one_of, run_command, step_of, whole_number
 from fastgan.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fastgan.report import RunFolder
+    from fastgan.sampler import Sampler
     from fastgan.state import State
 
 FORMATS = ("grid", "npz", "png")
 _MOST_IN_A_GRID = 10_000
+_BLOCK = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +45,7 @@ def _parser() -> Parser:
     parser.add_argument("--format", metavar="NAME", help=f"{text} {default}")
     parser.add_argument("--out", metavar="PATH", help="file, or folder for png (default: sampled... in RUN)")
     parser.add_argument("--seed", metavar="N", help="of the noise (0 to 2**63 - 1; default: the run's)")
-    text = "class of all rows, for runs with --condition (default: all classes in turn)"
+    text = "class of all rows, for runs with --condition (default: drawn as in the data)"
     parser.add_argument("--label", metavar="NAME", help=text)
     parser.add_argument("--step", metavar="N", help="checkpoint to use (default: the newest)")
     return parser
@@ -62,11 +64,22 @@ class _Rows:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield blocks of rows, ``[block, *shape]``."""
-        from fastgan.generate import generate, generator_of
+        sampler = self.sampler()
+        for start in range(self.first, self.first + self.count, _BLOCK):
+            yield sampler.rows(start, min(_BLOCK, self.first + self.count - start), self.label)
 
-        spec, generator = self.run.spec, generator_of(self.run.spec, self.state.part("ema"))
-        schema = self.run.facts.schema
-        return generate(generator, spec, schema, self.seed, self.first, self.count, self.label)
+    def labels(self) -> np.ndarray | None:
+        """Return the labels of all rows, None without ``--condition``."""
+        import numpy as np
+
+        drawn = self.sampler().labels(self.first, self.count)
+        return drawn if self.label is None else np.full_like(drawn, self.label)
+
+    def sampler(self) -> Sampler:
+        """Return the source of the rows."""
+        from fastgan.sampler import Sampler
+
+        return Sampler(self.run.generator(self.state), self.seed)
 
 
 def _sample(argv: Sequence[str] | None) -> int:
@@ -82,7 +95,7 @@ def _sample(argv: Sequence[str] | None) -> int:
         raise UserError("--n with --format grid", count, f"at most {_MOST_IN_A_GRID}", "Use --format npz.")
     rows = _Rows(
         run,
-        _state(run, arguments.get("step")),
+        run.state(step_of(arguments), lambda line: print(line, file=sys.stderr)),
         whole_number("--seed", arguments.get("seed", str(run.config.seed)), 0, 2**63 - 1),
         whole_number("--first", arguments.get("first", "0"), 0, 2**62),
         count,
@@ -93,25 +106,6 @@ def _sample(argv: Sequence[str] | None) -> int:
     {"grid": _write_grid, "npz": _write_npz, "png": _write_each}[kind](rows, out)
     print(f"{out}: rows {rows.first} to {rows.first + count - 1} of {run.path} at step {rows.state.step}")
     return 0
-
-
-def _state(run: RunFolder, step: str | None) -> State:
-    """Read the checkpoint that was asked for, or the newest whole one."""
-    from fastgan import checkpoint
-
-    if step is None:
-        found = checkpoint.latest(run.checkpoints, lambda line: print(line, file=sys.stderr))
-        if not found:
-            raise UserError(str(run.checkpoints), "no checkpoint", "at least one")
-        state = found[0]
-    else:
-        known = ", ".join(map(str, checkpoint.steps(run.checkpoints))) or "none"
-        number = whole_number("--step", step, 0, 2**40)
-        if number not in checkpoint.steps(run.checkpoints):
-            raise UserError("--step", step, f"a step with a checkpoint: {known}")
-        state = checkpoint.load(checkpoint.path_of(run.checkpoints, number))[0]
-    state.check(run.spec, str(run.checkpoints))
-    return state
 
 
 def _label(run: RunFolder, arguments: dict[str, Any]) -> int | None:
@@ -142,13 +136,11 @@ def _write_grid(rows: _Rows, out: Path) -> None:
 def _write_npz(rows: _Rows, out: Path) -> None:
     import numpy as np
 
-    from fastgan.generate import labels_of
-
     arrays = {
         "rows": np.concatenate(list(rows.blocks())),
         "index": np.arange(rows.first, rows.first + rows.count),
     }
-    labels = labels_of(rows.run.spec.classes, rows.first, rows.count, rows.label)
+    labels = rows.labels()
     if labels is not None:
         arrays["labels"] = labels
     buffer = io.BytesIO()

@@ -162,6 +162,7 @@ class Trainer:
             self.run.write_samples(state)
             self.run.write_loss_plot()
         if save:
+            self.run.write_generator(state)
             self._save(state)
         return True
 

@@ -23,7 +23,11 @@ LOWER = {
     "threads": {"errors"},
     "kernels": {"errors"},
     "data": {"errors"},
-    "models": {"config", "noise"},
+    "spec": {"config"},
+    "models": {"noise", "spec"},
+    "trained": {"data.schema", "spec"},
+    "generator_file": {"errors", "config", "files", "data", "spec", "trained"},
+    "sampler": {"errors", "noise", "trained", "models", "engines", "kernels"},
     "state": {"errors", "models"},
     "ops": {"errors", "kernels"},
     "graphs": {"errors"},
@@ -38,6 +42,10 @@ THIRD_PARTY = {
     "config": set(),
     "files": set(),
     "noise": {"numpy"},
+    "spec": set(),
+    "trained": {"numpy"},
+    "generator_file": {"numpy", "safetensors"},
+    "sampler": {"numpy", "torch"},
     "models": {"numpy", "torch"},
     "state": {"torch"},
     "data": {"numpy", "PIL", "pooch", "sklearn"},
@@ -114,7 +122,7 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
 
 def test_the_map_is_current():
     assert LOWER.keys() - UNITS <= {"kernels"}  # whose Python files may be none
-    assert {"train", "sample", "info", "check"} <= {name for name in SOURCES if is_command(name)}
+    assert {"train", "sample", "pack", "info", "check"} <= {name for name in SOURCES if is_command(name)}
     assert of_fastgan("engines.reference") >= {"noise", "config", "models", "state", "data.schema"}
 
 
@@ -167,7 +175,15 @@ HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "triton", "PIL", "pooch", "s
 
 @pytest.mark.parametrize(
     "module",
-    ["fastgan", "fastgan.config", "fastgan.noise", "fastgan.data", "fastgan.train", "fastgan.check"],
+    [
+        "fastgan",
+        "fastgan.config",
+        "fastgan.noise",
+        "fastgan.data",
+        "fastgan.train",
+        "fastgan.check",
+        "fastgan.sampler",
+    ],
 )
 def test_imports_are_light(module):
     loaded = python(f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))")

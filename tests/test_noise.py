@@ -116,6 +116,7 @@ def test_stream_numbers_are_part_of_the_file_format():
         "SHUFFLE": 2,
         "INIT": 3,
         "SAMPLES": 4,
+        "LABELS": 5,
     }
 
 
@@ -198,7 +199,7 @@ def test_normals_are_rounded_once():
 def test_normals_at_the_ends_of_the_words(monkeypatch):
     ends = [0, 2**32 - 1, 2**31, 2**31 - 1, 2**30, 2**9, 2**9 - 1, 2**8]
     words = np.array([[a, b] for a in ends for b in ends], dtype=np.uint32).reshape(-1, 4)
-    monkeypatch.setattr(noise, "words", lambda *_: words)
+    monkeypatch.setattr(noise, "words_at", lambda *_: words)
     got = noise.normal(0, 0, 0, len(words), 4)
     assert_rounded_once(got, exact_normals(words))
     assert np.isfinite(got).all()

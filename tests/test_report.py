@@ -15,8 +15,8 @@ from PIL import Image
 from fastgan import checkpoint, pictures, train
 from fastgan.config import Config
 from fastgan.data.schema import Data, Schema
-from fastgan.generate import generate, generator_of
 from fastgan.report import RunFolder, folder_name, next_folder
+from fastgan.sampler import Sampler
 
 
 def pixels(path):
@@ -32,6 +32,7 @@ def run(tmp_path_factory):
 def test_the_folder_holds_what_is_promised(run):
     names = {p.name for p in run.iterdir()}
     wanted = {"options.json", "data.json", "log.txt", "stats.jsonl", "loss.png", "samples.png", "samples.npy"}
+    wanted |= {"generator.safetensors"}
     assert wanted | {"checkpoints", ".lock"} | {f"fakes-{n:06d}.png" for n in (0, 6, 12, 13)} == names
     assert checkpoint.steps(run / "checkpoints") == [10, 13]
 
@@ -46,8 +47,7 @@ def test_the_log_tells_the_run_with_times(run):
 def test_grids_show_the_average_generator_on_the_same_noise(run):
     folder = RunFolder.open(run)
     state, _ = checkpoint.latest(folder.checkpoints, pytest.fail)
-    generator = generator_of(folder.spec, state.part("ema"))
-    rows = np.concatenate(list(generate(generator, folder.spec, folder.facts.schema, 0, 0, 64)))
+    rows = Sampler(folder.generator(state)).rows(0, 64)
     grid = pixels(run / "fakes-000013.png")
     assert grid.shape == (8 * 4, 8 * 4) and grid.dtype == np.uint8
     for i, row in enumerate(rows):

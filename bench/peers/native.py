@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from fastgan.kernels import cpu
 
+import fastgan
 from bench.cases import EXPORT_EVERY, SEED, Case
 from bench.protocol import Recorded, Replayed
-from fastgan.engines.cpu import CpuEngine, native_spec
-from fastgan.noise import Stream
+from fastgan.engines.cpu import CpuEngine
+from fastgan.sampler import Sampler
 from fastgan.state import State
+from fastgan.trained import Provenance, TrainedGenerator
 
-ROWS_IN_FLIGHT = 256  # of the sampler, per thread
 ROWS_PER_CALL = 4096
 
 
@@ -67,13 +70,14 @@ class RowsUint8:
     dtype: type = np.uint8
 
     def __init__(self, case: Case) -> None:
-        self.sampler = cpu.native().Sampler(native_spec(case.spec, ROWS_IN_FLIGHT), case.threads)
-        generator = State.initial(case.spec, SEED).part("generator")
-        for i in range(len(generator) // 2):
-            parts = (generator[f"layers.{i}.{kind}"].contiguous().numpy() for kind in ("weight", "bias"))
-            self.sampler.set(i, *parts)
+        schema = replace(case.data.schema, dtype=np.dtype(self.dtype).name)
+        average = State.initial(case.spec, SEED).part("ema")
+        origin = Provenance(fastgan.__version__, 0, {}, case.data.name, len(case.data), "")
+        generator = TrainedGenerator.of_state(
+            case.spec, schema, (1,) * case.spec.classes, SEED, average, origin
+        )
+        self.sampler = Sampler(generator, engine="cpu", threads=case.threads)
         self.out = np.empty((ROWS_PER_CALL, case.features), self.dtype)
-        self.affine = case.data.schema.affine(case.spec.head) if self.dtype is np.uint8 else (1.0, 0.0)
 
     def reset(self) -> None:
         """Nothing is kept between two calls."""
@@ -81,7 +85,7 @@ class RowsUint8:
     def run(self, units: int) -> int:
         calls = -(-units // ROWS_PER_CALL)
         for i in range(calls):
-            self.sampler.rows(SEED, int(Stream.SAMPLES), i * ROWS_PER_CALL, None, self.out, *self.affine)
+            self.sampler.rows(i * ROWS_PER_CALL, ROWS_PER_CALL, out=self.out)
         return calls * ROWS_PER_CALL
 
 

@@ -32,7 +32,7 @@ def create(config: Config, data: Data) -> Engine:
     if config.condition:
         data.check_condition()
     if config.fused:
-        _require_kernels()
+        require_kernels()
         from fastgan.engines.cpu import CpuEngine
 
         return CpuEngine(config, data)
@@ -46,7 +46,7 @@ def available() -> list[EngineInfo]:
     import torch
 
     try:
-        _require_kernels()
+        require_kernels()
         from fastgan.kernels import cpu
 
         native = EngineInfo("cpu", True, cpu.describe())
@@ -55,7 +55,7 @@ def available() -> list[EngineInfo]:
     return [EngineInfo("reference", True, f"plain PyTorch {torch.__version__} on the CPU"), native]
 
 
-def _require_kernels() -> None:
+def require_kernels() -> None:
     """Refuse to go on where the folder ``fastgan/`` of a checkout hides the installed package."""
     try:
         import fastgan.kernels  # noqa: F401

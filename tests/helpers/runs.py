@@ -71,7 +71,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in other.iterdir())
     tensors = checkpoint.path_of(Path("checkpoints"), last_step(one)).with_suffix(".safetensors")
     pictures = [p.name for p in one.glob("fakes-*.png")]
-    for name in (tensors, *pictures, "samples.png", "samples.npy"):
+    for name in (tensors, *pictures, "samples.png", "samples.npy", "generator.safetensors"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 

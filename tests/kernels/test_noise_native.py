@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from fastgan.kernels.cpu import native
+from helpers.generators import generator_of
 from helpers.parity import ISAS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan import noise
 from fastgan.engines.cpu import native_spec
-from fastgan.generate import generator_of, labels_of
-from fastgan.models import ModelSpec
-from fastgan.state import State
+from fastgan.models import Generator, ModelSpec
+from fastgan.sampler import native_sampler
 
 SEEDS = st.integers(0, 2**64 - 1)
 STREAMS = st.integers(0, 2**32 - 1)
@@ -110,11 +110,14 @@ def test_no_data_has_no_epochs():
 
 
 def sampler_and_model(spec: ModelSpec, batch: int = 48, threads: int = 2):
-    sampler = native().Sampler(native_spec(spec, batch), threads)
-    average = State.initial(spec, 7).part("ema")
-    for i in range(len(average) // 2):
-        sampler.set(i, average[f"layers.{i}.weight"].numpy(), average[f"layers.{i}.bias"].numpy())
-    return sampler, generator_of(spec, average).double()
+    generator = generator_of(spec)
+    model = Generator(spec).double()
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in generator.parameters.items()})
+    return native_sampler(generator, None, threads, batch), model
+
+
+def labels_of(classes: int, first: int, rows: int) -> np.ndarray | None:
+    return np.arange(first, first + rows) % classes if classes else None
 
 
 def sampled(

@@ -1,0 +1,290 @@
+"""The one source of generated rows: row i of a generator and a seed is always the same row.
+
+Two engines compute them: ``cpu``, the native sampler, and ``reference``, plain PyTorch, where the native
+module is absent. They agree to rounding; each by itself gives a row the same bits whatever it is asked for
+with, in whichever order, process or number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fastgan import noise
+from fastgan.errors import UserError, nearest
+from fastgan.noise import Stream
+from fastgan.trained import TrainedGenerator
+
+ENGINES = ("auto", "cpu", "reference")
+_IN_FLIGHT = 256  # rows
+_IN_FLIGHT_VALUES = 2**22  # of the widest layer, where rows are so wide that this means fewer of them
+
+
+class Sampler:
+    """Rows and labels of a trained generator, by number.
+
+    May be used by several threads (one computes at a time), pickled, and used on both sides of a fork.
+
+    Args:
+        generator: whose rows.
+        seed: of noise and labels; None takes the generator's own.
+        features: int ``[n]``, which values of a row to compute; None for all. What is left out costs the
+            native engine no time.
+        engine: ``cpu``, ``reference``, or ``auto`` for the first of them that can run here.
+        threads: of the native engine.
+
+    Attributes:
+        engine: ``cpu`` or ``reference``.
+        seed: as above.
+
+    Raises:
+        UserError: an unknown engine, or one that cannot run here.
+    """
+
+    def __init__(
+        self,
+        generator: TrainedGenerator,
+        seed: int | None = None,
+        *,
+        features: np.ndarray | None = None,
+        engine: str = "auto",
+        threads: int = 1,
+    ) -> None:
+        self.generator, self.features, self.threads = generator, features, threads
+        self.seed = whole("seed", generator.seed if seed is None else seed, 0, 2**63 - 1)
+        self.engine = _choose(engine)
+        self._forward: tuple[int, threading.Lock, Any] | None = None
+
+    def rows(
+        self,
+        first: int,
+        count: int,
+        labels: int | np.ndarray | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return rows ``first`` to ``first + count - 1``.
+
+        Args:
+            first: number of the first row, from 0.
+            count: how many; ``first + count`` is at most 2**63 - 1.
+            labels: of conditional generators, int64 ``[count]`` or one for all; None draws them
+                (:meth:`labels`).
+            out: ``[count, features]``, C-contiguous, of the schema's dtype, to write the rows to.
+
+        Returns:
+            Stored values in the schema's dtype: ``[count, *shape]``, or ``[count, n]`` of chosen features.
+        """
+        first = whole("first", first, 0, 2**63 - 1)
+        count = whole("count", count, 0, 2**63 - 1 - first)
+        return self._rows(range(first, first + count), labels, out)
+
+    def take(self, index: np.ndarray, labels: int | np.ndarray | None = None) -> np.ndarray:
+        """Return rows in any order: as :meth:`rows`, for ``index``, integers ``[count]``."""
+        return self._rows(_index(index), labels)
+
+    def labels(self, first: int, count: int) -> np.ndarray | None:
+        """Return the labels of rows from ``first`` on, int64 ``[count]``; None if there are none.
+
+        A label is a pure function of (seed, row): the class that the first word of the row in the stream
+        ``LABELS`` falls into, when the 2**32 words are shared out as the training rows were.
+        """
+        return self.labels_at(np.arange(first, first + count))
+
+    def labels_at(self, index: np.ndarray) -> np.ndarray | None:
+        """Return the labels of rows in any order: as :meth:`labels`, for ``index``, integers ``[count]``."""
+        counts = self.generator.label_counts
+        if not counts:
+            return None
+        word = noise.words_at(self.seed, Stream.LABELS, _index(index), 1)[:, 0]
+        total, ends = sum(counts), np.cumsum(counts)
+        ends = np.array([int(end) * 2**32 // total for end in ends[:-1]], dtype=np.uint64)
+        return np.searchsorted(ends, word, side="right").astype(np.int64)
+
+    def _rows(
+        self, index: range | np.ndarray, labels: int | np.ndarray | None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        schema, chosen = self.generator.schema, self.features
+        labels = self._checked_labels(index, labels)
+        shape = (len(index), schema.features if chosen is None else len(chosen))
+        out = np.empty(shape, schema.dtype) if out is None else _checked_out(out, shape, schema.dtype)
+        lock, forward = self._own()
+        with lock:
+            forward.fill(index, labels, out)
+        return out.reshape(len(index), *schema.shape) if chosen is None else out
+
+    def _checked_labels(
+        self, index: range | np.ndarray, labels: int | np.ndarray | None
+    ) -> np.ndarray | None:
+        classes = self.generator.spec.classes
+        if not classes:
+            if labels is not None:
+                raise UserError(
+                    "labels", "labels", "none, since the generator was trained without --condition"
+                )
+            return None
+        if labels is None:
+            if isinstance(index, range):
+                return self.labels(index.start, len(index))
+            return self.labels_at(index)
+        if np.shape(labels) not in ((), (len(index),)):
+            raise UserError("labels", f"shape {list(np.shape(labels))}", f"one label, or [{len(index)}]")
+        labels = np.ascontiguousarray(np.broadcast_to(labels, len(index)), dtype=np.int64)
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            raise UserError("labels", f"{labels.min()} to {labels.max()}", f"numbers from 0 to {classes - 1}")
+        return labels
+
+    def _own(self) -> tuple[threading.Lock, Any]:
+        """Return what computes rows in this process, made at first use and again after a fork."""
+        if self._forward is None or self._forward[0] != os.getpid():
+            make = _Native if self.engine == "cpu" else _Reference
+            self._forward = os.getpid(), threading.Lock(), make(self)
+        return self._forward[1:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_forward": None}
+
+
+class _Native:
+    """The native sampler."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        generator = sampler.generator
+        self.seed, self.affine = sampler.seed, generator.schema.affine(generator.spec.head)
+        self.native = native_sampler(generator, sampler.features, sampler.threads)
+
+    def fill(self, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
+        """Write the rows ``index`` to ``out``: a call for each stretch of numbers that follow each other."""
+        for start, end in _stretches(index):
+            some = None if labels is None else labels[start:end]
+            self.native.rows(
+                self.seed, int(Stream.SAMPLES), int(index[start]), some, out[start:end], *self.affine
+            )
+
+
+class _Reference:
+    """Plain PyTorch.
+
+    The bits of a matrix product's row may depend on how many rows there are and on its place among them. So
+    there are always as many, and a row always has the same place, its number modulo that many.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        import torch
+
+        from fastgan.models import Generator
+
+        generator, self.torch = sampler.generator, torch
+        self.seed, self.spec, self.schema = sampler.seed, generator.spec, generator.schema
+        self.chosen = slice(None) if sampler.features is None else sampler.features
+        self.places = _rows_in_flight(self.spec.g_widths)
+        self.model = Generator(self.spec).requires_grad_(False)
+        self.model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in generator.parameters.items()})
+
+    def fill(self, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
+        """Write the rows ``index`` to ``out``."""
+        index = np.asarray(index, dtype=np.int64)
+        place = index % self.places
+        order = np.argsort(place, kind="stable")
+        ordered = place[order]
+        turn = np.empty(len(index), np.int64)  # how many rows with the same place stand before this one
+        turn[order] = np.arange(len(index)) - np.searchsorted(ordered, ordered)
+        for t in range(turn.max(initial=-1) + 1):
+            these = np.flatnonzero(turn == t)
+            z = np.zeros((self.places, self.spec.latent), np.float32)
+            z[place[these]] = noise.normal_at(self.seed, Stream.SAMPLES, index[these], self.spec.latent)
+            classes = None
+            if labels is not None:
+                classes = self.torch.zeros(self.places, dtype=self.torch.int64)
+                classes[self.torch.from_numpy(place[these])] = self.torch.from_numpy(labels[these])
+            with self.torch.inference_mode():
+                rows = self.model(self.torch.from_numpy(z), classes).numpy()[place[these]]
+            stored = self.schema.decode(rows, self.spec.head).reshape(len(these), -1)
+            out[these] = stored[:, self.chosen]
+
+
+def native_sampler(
+    generator: TrainedGenerator, features: np.ndarray | None, threads: int, in_flight: int | None = None
+) -> Any:
+    """Return the native module's sampler with a generator's parameters.
+
+    Args:
+        generator: whose.
+        features: as in :class:`Sampler`. An output of the last layer does not depend on the others, so what
+            nobody wants is left out of it.
+        threads: as in :class:`Sampler`.
+        in_flight: rows that a thread has in its buffers; None for what suits the generator.
+    """
+    from fastgan.engines.cpu import native_spec
+    from fastgan.kernels import cpu
+
+    options = native_spec(generator.spec, in_flight or _rows_in_flight(generator.spec.g_widths))
+    if features is not None:
+        options["features"] = len(features)
+    native = cpu.native().Sampler(options, threads)
+    last = len(generator.spec.g_hidden)
+    for i in range(last + 1):
+        rows = features if i == last and features is not None else slice(None)
+        values = (generator.parameters[f"layers.{i}.{kind}"][rows] for kind in ("weight", "bias"))
+        native.set(i, *map(np.ascontiguousarray, values))
+    return native
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """Return ``value`` as an int in ``low..high``, or raise a :class:`UserError` that names it."""
+    wanted = f"a whole number from {low} to {high}"
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise UserError(name, repr(value), wanted) from None
+    if isinstance(value, (bool, np.bool_)) or not low <= number <= high:
+        raise UserError(name, repr(value), wanted)
+    return number
+
+
+def _index(index: np.ndarray) -> np.ndarray:
+    index = np.asarray(index)
+    if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+        raise UserError("index", f"{index.dtype} {list(index.shape)}", "integers [count]")
+    if len(index) and not 0 <= index.min() <= index.max() < 2**63 - 1:
+        raise UserError("index", f"{index.min()} to {index.max()}", "row numbers from 0 to 2**63 - 2")
+    return index.astype(np.int64)
+
+
+def _checked_out(out: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    if out.shape != shape or out.dtype != dtype or not (out.flags.c_contiguous and out.flags.writeable):
+        raise UserError("out", f"{out.dtype} {list(out.shape)}", f"contiguous {dtype} {list(shape)}")
+    return out
+
+
+def _stretches(index: range | np.ndarray) -> list[tuple[int, int]]:
+    """Return (start, end) of each stretch of places whose row numbers go up by one."""
+    if isinstance(index, range):
+        return [(0, len(index))] if index else []
+    breaks = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
+    return [(a, b) for a, b in pairwise(breaks) if a < b]
+
+
+def _rows_in_flight(widths: tuple[int, ...]) -> int:
+    return min(_IN_FLIGHT, max(_IN_FLIGHT_VALUES // max(widths) // 16, 1) * 16)
+
+
+def _choose(engine: str) -> str:
+    if engine not in ENGINES:
+        raise UserError("engine", f"'{engine}'", "one of " + ", ".join(ENGINES), nearest(engine, ENGINES))
+    if engine != "reference":
+        try:
+            from fastgan.engines import require_kernels
+
+            require_kernels()
+            from fastgan.kernels import cpu
+
+            cpu.native()
+            return "cpu"
+        except UserError:
+            if engine == "cpu":
+                raise
+    return "reference"
