@@ -11,8 +11,9 @@ batch is not split over programs: that is a second launch and a workspace, worth
 long batch; which sizes those are has to be measured on a GPU first.
 
 Shapes: B batch, I inputs, O outputs. Any strides (zero where something is expanded, but not where it is
-written). A tensor may span more than 2**31 elements: offsets are 64-bit products of 32-bit row or column
-numbers with strides. Programs are numbered along one grid dimension: the others end at 65,535.
+written). A tensor may span more than 2**31 elements: row and column numbers are 32-bit, offsets 64-bit
+where a tensor needs it (OFFSET), and 32-bit where none does, which saves a thread some 20 registers.
+Programs are numbered along one grid dimension: the others end at 65,535.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels.triton.launch import check, check_device, check_sizes, dot_precision
+from fastgan.kernels.triton.launch import check, check_device, check_sizes, dot_precision, offset_dtype
 from fastgan.kernels.triton.tiles import tile_for
 from torch import Tensor
 
@@ -48,6 +49,7 @@ def _linear_leaky_relu_fwd_kernel(
     slope,
     RELU: tl.constexpr,
     PRECISION: tl.constexpr,
+    OFFSET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -58,14 +60,14 @@ def _linear_leaky_relu_fwd_kernel(
     total = tl.zeros((BLOCK_B, BLOCK_O), tl.float32)
     for step in tl.range(tl.cdiv(I, BLOCK_I)):
         i = _block(step, BLOCK_I)
-        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i)
-        weight_t = _load(weight_ptr, i[:, None], I, stride_weight_i, o[None, :], O, stride_weight_o)
+        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i, OFFSET)
+        weight_t = _load(weight_ptr, i[:, None], I, stride_weight_i, o[None, :], O, stride_weight_o, OFFSET)
         total = tl.dot(x, weight_t, total, input_precision=PRECISION)
     if bias_ptr is not None:
-        bias = tl.load(bias_ptr + o.to(tl.int64) * stride_bias_o, mask=o < O, other=0.0)
+        bias = tl.load(bias_ptr + o.to(OFFSET) * stride_bias_o, mask=o < O, other=0.0)
         total += bias.to(tl.float32)[None, :]
     y = tl.where(total <= 0, 0.0, total) if RELU else tl.where(total > 0, total, total * slope)
-    _store(y_ptr, y, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o)
+    _store(y_ptr, y, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o, OFFSET)
 
 
 @triton.jit
@@ -92,6 +94,7 @@ def _linear_leaky_relu_bwd_input_kernel(
     slope,
     RELU: tl.constexpr,
     PRECISION: tl.constexpr,
+    OFFSET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -102,12 +105,12 @@ def _linear_leaky_relu_bwd_input_kernel(
     total = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)
     for step in tl.range(tl.cdiv(O, BLOCK_O)):
         o = _block(step, BLOCK_O)
-        dy = _load(dy_ptr, b[:, None], B, stride_dy_b, o[None, :], O, stride_dy_o)
-        y = _load(y_ptr, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o)
-        weight = _load(weight_ptr, o[:, None], O, stride_weight_o, i[None, :], I, stride_weight_i)
+        dy = _load(dy_ptr, b[:, None], B, stride_dy_b, o[None, :], O, stride_dy_o, OFFSET)
+        y = _load(y_ptr, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o, OFFSET)
+        weight = _load(weight_ptr, o[:, None], O, stride_weight_o, i[None, :], I, stride_weight_i, OFFSET)
         gradient = _before_activation(dy, y, slope, RELU).to(weight.dtype)
         total = tl.dot(gradient, weight, total, input_precision=PRECISION)
-    _store(dx_ptr, total, b[:, None], B, stride_dx_b, i[None, :], I, stride_dx_i)
+    _store(dx_ptr, total, b[:, None], B, stride_dx_b, i[None, :], I, stride_dx_i, OFFSET)
 
 
 @triton.jit
@@ -136,6 +139,7 @@ def _linear_leaky_relu_bwd_weight_kernel(
     slope,
     RELU: tl.constexpr,
     PRECISION: tl.constexpr,
+    OFFSET: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_B: tl.constexpr,
@@ -148,18 +152,18 @@ def _linear_leaky_relu_bwd_weight_kernel(
     bias_lanes = tl.zeros((BLOCK_O, BLOCK_B), tl.float32)
     for step in tl.range(tl.cdiv(B, BLOCK_B)):
         b = _block(step, BLOCK_B)
-        dy_t = _load(dy_ptr, o[:, None], O, stride_dy_o, b[None, :], B, stride_dy_b)
-        y_t = _load(y_ptr, o[:, None], O, stride_y_o, b[None, :], B, stride_y_b)
-        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i)
+        dy_t = _load(dy_ptr, o[:, None], O, stride_dy_o, b[None, :], B, stride_dy_b, OFFSET)
+        y_t = _load(y_ptr, o[:, None], O, stride_y_o, b[None, :], B, stride_y_b, OFFSET)
+        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i, OFFSET)
         gradient_t = _before_activation(dy_t, y_t, slope, RELU)
         total = tl.dot(gradient_t.to(x.dtype), x, total, input_precision=PRECISION)
         if dbias_ptr is not None:
             bias_lanes += gradient_t
-    _store(dweight_ptr, total, o[:, None], O, stride_dweight_o, i[None, :], I, stride_dweight_i)
+    _store(dweight_ptr, total, o[:, None], O, stride_dweight_o, i[None, :], I, stride_dweight_i, OFFSET)
     # Every program of these outputs has the same sums; the first one writes them.
     if dbias_ptr is not None and tl.program_id(0) % columns == 0:
         dbias = tl.sum(bias_lanes, axis=1).to(dbias_ptr.dtype.element_ty)
-        tl.store(dbias_ptr + o.to(tl.int64) * stride_dbias_o, dbias, mask=o < O)
+        tl.store(dbias_ptr + o.to(OFFSET) * stride_dbias_o, dbias, mask=o < O)
 
 
 @triton.jit
@@ -169,20 +173,20 @@ def _block(index, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _load(pointer, row, rows, stride_row, column, columns, stride_column):
+def _load(pointer, row, rows, stride_row, column, columns, stride_column, OFFSET: tl.constexpr):
     """Load the elements [row, column] of a [rows, columns] matrix, zeros outside of it."""
     return tl.load(
-        pointer + row.to(tl.int64) * stride_row + column.to(tl.int64) * stride_column,
+        pointer + row.to(OFFSET) * stride_row + column.to(OFFSET) * stride_column,
         mask=(row < rows) & (column < columns),
         other=0.0,
     )
 
 
 @triton.jit
-def _store(pointer, values, row, rows, stride_row, column, columns, stride_column):
+def _store(pointer, values, row, rows, stride_row, column, columns, stride_column, OFFSET: tl.constexpr):
     """Store the elements [row, column] that lie inside of a [rows, columns] matrix, in its dtype."""
     tl.store(
-        pointer + row.to(tl.int64) * stride_row + column.to(tl.int64) * stride_column,
+        pointer + row.to(OFFSET) * stride_row + column.to(OFFSET) * stride_column,
         values.to(pointer.dtype.element_ty),
         mask=(row < rows) & (column < columns),
     )
@@ -222,7 +226,7 @@ def linear_leaky_relu_fwd(
     precision = dot_precision(x, precision)
     if y.numel() == 0:
         return
-    tile = tile_for(x.dtype, precision, batch, outputs)
+    tile, offset = tile_for(x.dtype, precision, batch, outputs), offset_dtype(x, weight, bias, y)
     with torch.cuda.device_of(x):
         _linear_leaky_relu_fwd_kernel[tile.grid(batch, outputs)](
             x,
@@ -239,6 +243,7 @@ def linear_leaky_relu_fwd(
             float(slope),
             RELU=slope == 0,
             PRECISION=precision,
+            OFFSET=offset,
             BLOCK_B=tile.m,
             BLOCK_O=tile.n,
             BLOCK_I=tile.k,
@@ -272,7 +277,7 @@ def linear_leaky_relu_bwd_input(
     precision = dot_precision(dy, precision)
     if dx.numel() == 0:
         return
-    tile = tile_for(dy.dtype, precision, batch, inputs)
+    tile, offset = tile_for(dy.dtype, precision, batch, inputs), offset_dtype(dy, y, weight, dx)
     with torch.cuda.device_of(dy):
         _linear_leaky_relu_bwd_input_kernel[tile.grid(batch, inputs)](
             dy,
@@ -289,6 +294,7 @@ def linear_leaky_relu_bwd_input(
             float(slope),
             RELU=slope == 0,
             PRECISION=precision,
+            OFFSET=offset,
             BLOCK_B=tile.m,
             BLOCK_I=tile.n,
             BLOCK_O=tile.k,
@@ -334,6 +340,7 @@ def linear_leaky_relu_bwd_weight(
     # With no inputs, one column of programs is still needed for the bias.
     columns = max(inputs, 1)
     tile = tile_for(dy.dtype, precision, outputs, columns)
+    offset = offset_dtype(dy, y, x, dweight, dbias)
     with torch.cuda.device_of(dy):
         _linear_leaky_relu_bwd_weight_kernel[tile.grid(outputs, columns)](
             dy,
@@ -352,6 +359,7 @@ def linear_leaky_relu_bwd_weight(
             float(slope),
             RELU=slope == 0,
             PRECISION=precision,
+            OFFSET=offset,
             BLOCK_O=tile.m,
             BLOCK_I=tile.n,
             BLOCK_B=tile.k,

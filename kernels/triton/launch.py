@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
@@ -70,3 +71,11 @@ def dot_precision(operand: Tensor, precision: str) -> str:
     if precision == "tf32x3" and torch.version.hip:
         raise UserError("precision", repr(precision), "ieee or tf32: ROCm's compiler has no tf32x3")
     return precision
+
+
+def offset_dtype(*tensors: Tensor | None) -> tl.dtype:
+    """Return the integers that hold every element's offset: ``tl.int32``, or ``tl.int64`` where need be."""
+    for t in tensors:
+        if t is not None and sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) >= 2**31:
+            return tl.int64
+    return tl.int32

@@ -51,15 +51,24 @@ class BceCase:
         return replace(self, **{k: v.double() for k, v in given.items() if isinstance(v, Tensor)})
 
 
+def outputs(case: BceCase, reduction: str, layout: str = "contiguous") -> dict[str, Tensor]:
+    """Return tensors for everything that the launcher writes, full of NaN."""
+    nan = torch.full(case.logits.shape, torch.nan, dtype=case.logits.dtype, device=case.logits.device)
+    loss = LAYOUTS[layout](nan) if reduction == "none" else nan.new_full((), torch.nan)
+    return {"loss": loss, "dlogits": LAYOUTS[layout](nan.clone())}
+
+
+def launch(bce: ModuleType, case: BceCase, reduction: str, out: dict[str, Tensor]) -> None:
+    """Have the launcher write to given tensors."""
+    inputs = (case.logits, case.target, case.weight, case.pos_weight)
+    bce.bce_with_logits_fwd_bwd(*inputs, out["loss"], out["dlogits"], reduction=reduction)
+
+
 def run(bce: ModuleType, case: BceCase, reduction: str, layout: str = "contiguous") -> dict[str, Tensor]:
     """Return what the launcher writes."""
-    shape = case.logits.shape
-    nan = LAYOUTS[layout](torch.full(shape, torch.nan, dtype=case.logits.dtype, device=case.logits.device))
-    loss = nan.clone() if reduction == "none" else case.logits.new_full((), torch.nan)
-    bce.bce_with_logits_fwd_bwd(
-        case.logits, case.target, case.weight, case.pos_weight, loss, nan, reduction=reduction
-    )
-    return {"loss": loss, "dlogits": nan}
+    out = outputs(case, reduction, layout)
+    launch(bce, case, reduction, out)
+    return out
 
 
 def pytorch(case: BceCase, reduction: str) -> dict[str, Tensor]:

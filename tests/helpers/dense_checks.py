@@ -103,11 +103,16 @@ def run(
 ) -> dict[str, Tensor]:
     """Return what the three launchers write."""
     out = case.outputs(layout)
+    launch(dense, case, out)
+    return out
+
+
+def launch(dense: ModuleType, case: DenseCase, out: dict[str, Tensor]) -> None:
+    """Have the three launchers write to given tensors."""
     options = (case.slope, case.precision)
     dense.linear_leaky_relu_fwd(case.x, case.weight, case.bias, out["y"], *options)
     dense.linear_leaky_relu_bwd_input(case.dy, case.y, case.weight, out["dx"], *options)
     dense.linear_leaky_relu_bwd_weight(case.dy, case.y, case.x, out["dweight"], out.get("dbias"), *options)
-    return out
 
 
 def pytorch(case: DenseCase) -> dict[str, Tensor]:

@@ -1,0 +1,89 @@
+"""The launches whose resources are watched: every Triton kernel in every arithmetic, sizes for each tile.
+
+A case is compiled from its name, in any process; ``cases()`` lists the names.
+"""
+
+from __future__ import annotations
+
+import torch
+from fastgan.kernels.triton import (
+    bce_with_logits_fwd_bwd,
+    linear_leaky_relu_bwd_input,
+    linear_leaky_relu_bwd_weight,
+    linear_leaky_relu_fwd,
+)
+from torch import Tensor
+
+from bench.gpu_compile import Launch, launches
+
+ARITHMETIC = {
+    "ieee": (torch.float32, "ieee"),
+    "tf32": (torch.float32, "tf32"),
+    "tf32x3": (torch.float32, "tf32x3"),
+    "bfloat16": (torch.bfloat16, "ieee"),
+    "float16": (torch.float16, "ieee"),
+}
+SIZES = {
+    "small": (128, 784, 128),  # a layer of the default model: small tiles
+    "large": (4096, 1024, 1024),  # fills a GPU: large tiles
+    "odd": (37, 101, 53),  # rows not aligned to 16 bytes
+    "wide": (2**21 + 5, 1024, 53),  # 64-bit offsets
+}
+"""B, I, O."""
+
+DENSE = {
+    "linear_leaky_relu_fwd": lambda t, p: linear_leaky_relu_fwd(
+        t["x"], t["weight"], t["bias"], t["y"], 0.2, p
+    ),
+    "linear_leaky_relu_bwd_input": lambda t, p: linear_leaky_relu_bwd_input(
+        t["y"], t["y"], t["weight"], t["x"], 0.2, p
+    ),
+    "linear_leaky_relu_bwd_weight": lambda t, p: linear_leaky_relu_bwd_weight(
+        t["y"], t["y"], t["x"], t["weight"], t["bias"], 0.2, p
+    ),
+}
+BCE = {
+    # reduction, whether the target is a tensor, whether there are expanded weights
+    "mean, number": ("mean", False, False),
+    "mean, tensor": ("mean", True, False),
+    "none, weights": ("none", True, True),
+}
+BCE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ROWS = 100_000
+"""Of logits: enough for several programs, whose sums a second launch adds."""
+
+
+def cases(target: str) -> list[str]:
+    """Return the name of every case of a target: ``launcher | arithmetic | size``."""
+    arithmetic = [a for a in ARITHMETIC if (target, a) != ("gfx942", "tf32x3")]  # its compiler has none
+    dense = [f"{name} | {a} | {size}" for name in DENSE for a in arithmetic for size in SIZES]
+    bce = [f"bce_with_logits_fwd_bwd | {dtype} | {kind}" for kind in BCE for dtype in BCE_DTYPES]
+    return dense + bce
+
+
+def compile_case(case: str, target: str) -> list[Launch]:
+    """Compile the launches of a case."""
+    launcher, arithmetic, kind = case.split(" | ")
+    with launches(target) as compiled:
+        if launcher in DENSE:
+            dtype, precision = ARITHMETIC[arithmetic]
+            DENSE[launcher](_layer(*SIZES[kind], dtype), precision)
+        else:
+            reduction, tensor, weights = BCE[kind]
+            _bce(BCE_DTYPES[arithmetic], reduction, tensor, weights)
+    return compiled
+
+
+def _layer(batch: int, inputs: int, outputs: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    shapes = {"x": (batch, inputs), "weight": (outputs, inputs), "bias": (outputs,), "y": (batch, outputs)}
+    return {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
+
+
+def _bce(dtype: torch.dtype, reduction: str, tensor: bool, weights: bool) -> None:
+    logits = torch.empty(ROWS, 3 if weights else 1, dtype=dtype, device="meta")
+    loss = torch.empty_like(logits) if reduction == "none" else logits.new_empty(())
+    weight = logits.new_empty(1, 3).expand_as(logits) if weights else None
+    target = torch.empty_like(logits) if tensor else 1.0
+    bce_with_logits_fwd_bwd(
+        logits, target, weight, weight, loss, torch.empty_like(logits), reduction=reduction
+    )
