@@ -135,6 +135,22 @@ class BoundEngine {
 
   void stop() { engine_.stop(); }
 
+  void profile(bool on) {
+    const Guard guard(*this);
+    engine_.profile(on);
+  }
+
+  nb::list profiled() {
+    const Guard guard(*this);
+    nb::list out;
+    const std::vector<fastgan::Spent> spent = engine_.profiled();
+    for (size_t i = 0; i < spent.size(); i++) {
+      const fastgan::OpName& name = engine_.plan.names[i];
+      out.append(nb::make_tuple(name.update, name.what, name.inputs, name.outputs, spent[i].seconds, spent[i].flops));
+    }
+    return out;
+  }
+
  private:
   struct Guard {
     explicit Guard(BoundEngine& engine) : engine(engine) {
@@ -235,8 +251,10 @@ NB_MODULE(_native, m) {
     std::vector<long> done((size_t)threads);
     nb::gil_scoped_release release;
     pool.run([&](int thread) {
-      float ignored;
-      done[(size_t)thread] = kernels.fma(flops / threads, &ignored);
+      volatile float unknown = 2;
+      float sums = unknown;
+      done[(size_t)thread] = kernels.fma(flops / threads, &sums);
+      unknown = sums;
     });
     return std::accumulate(done.begin(), done.end(), 0L);
   }, "threads"_a, "flops"_a, "At least that many flops in registers, on all threads: the peak. Returns how many.");
@@ -249,6 +267,9 @@ NB_MODULE(_native, m) {
       .def("get", &BoundEngine::get, "network"_a, "layer"_a, "kind"_a, "weight"_a.noconvert(), "bias"_a.noconvert())
       .def("run", &BoundEngine::run, "schedule"_a, "metrics"_a.noconvert())
       .def("stop", &BoundEngine::stop)
+      .def("profile", &BoundEngine::profile, "on"_a, "Measure each operation of run() from now on, or no longer.")
+      .def("profiled", &BoundEngine::profiled,
+           "Of each operation: update, what it does, inputs, outputs, seconds summed over threads, flops of products.")
       .def_prop_ro("step", &BoundEngine::step);
 
   nb::class_<BoundSampler>(m, "Sampler", "Rows of a trained generator; see fastgan/generate.py.")

@@ -82,8 +82,35 @@ void Engine::run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update
   for (int c = 0; c < chunks; c++) {
     const int first = begin + (end - begin) * c / chunks, last = begin + (end - begin) * (c + 1) / chunks;
     const Rows rows{first * kPanel, std::min(last * kPanel, plan.spec.batch)};
-    for (const RowOp& op : ops) run_row_op(op, rows, update);
+    for (const RowOp& op : ops) {
+      const double count = (rows.end - rows.begin) * (op.second ? 2.0 : 1.0);
+      timed(thread, op.id, 2 * count * op.product.K * op.product.N, [&] { run_row_op(op, rows, update); });
+    }
   }
+}
+
+template <class F>
+void Engine::timed(int thread, int id, double flops, F call) {
+  if (spent_.empty()) return call();
+  const auto start = std::chrono::steady_clock::now();
+  call();
+  Spent& spent = spent_[(size_t)thread][(size_t)id];
+  spent.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  spent.flops += flops;
+}
+
+void Engine::profile(bool on) {
+  spent_.assign(on ? (size_t)pool_.size() : 0, std::vector<Spent>(plan.names.size()));
+}
+
+std::vector<Spent> Engine::profiled() const {
+  std::vector<Spent> total(plan.names.size());
+  for (const auto& thread : spent_)
+    for (size_t i = 0; i < total.size(); i++) {
+      total[i].seconds += thread[i].seconds;
+      total[i].flops += thread[i].flops;
+    }
+  return total;
 }
 
 void Engine::run_row_op(const RowOp& op, Rows rows, uint64_t update) {
@@ -154,7 +181,10 @@ void Engine::run_weights(int thread, const WeightPhase& phase, uint64_t number, 
     for (size_t o = 0; o < phase.ops.size(); o++) {
       const int first = phase.first_unit[o];
       const int from = std::max(begin - first, 0), to = std::min(end - first, phase.ops[o].units);
-      if (from < to) run_weight_op(thread, phase.ops[o], from, to, adam);
+      if (from >= to) continue;
+      const WeightOp& op = phase.ops[o];
+      const double products = op.kind == WeightOp::kWeight ? (double)op.rows * op.layer->inputs * op.layer->outputs : 0;
+      timed(thread, op.id, 2 * products * (to - from) / op.units, [&] { run_weight_op(thread, op, from, to, adam); });
     }
     begin = claimed.load(std::memory_order_relaxed);
   }

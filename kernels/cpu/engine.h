@@ -22,6 +22,11 @@ struct Schedule {
   double g_lr, d_lr, average;
 };
 
+// Time in one operation, summed over threads, and the flops of its products (a multiply-add counts as two).
+struct Spent {
+  double seconds = 0, flops = 0;
+};
+
 constexpr int kMetrics = 6;  // columns of fastgan.engines.protocol.METRICS
 
 class Engine {
@@ -39,10 +44,16 @@ class Engine {
   long run(long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
   void stop() { stop_ = true; }
 
+  // Measure each operation from now on, or no longer; and what was measured, by the operations' ids.
+  void profile(bool on);
+  std::vector<Spent> profiled() const;
+
  private:
   void work(int thread, long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
   void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
   void run_row_op(const RowOp& op, Rows rows, uint64_t update);
+  template <class F>
+  void timed(int thread, int id, double flops, F call);
   void run_weights(int thread, const WeightPhase& phase, uint64_t number, const Adam& adam);
   void run_weight_op(int thread, const WeightOp& op, int begin, int end, const Adam& adam);
   void gather(const RowOp& op, Rows rows, uint64_t update);
@@ -54,6 +65,7 @@ class Engine {
   std::atomic<bool> stop_{false};
   // First unclaimed unit of the weight phase, for phases of even and odd number: one is reset while the other is used.
   alignas(64) std::atomic<int> claimed_[2] = {};
+  std::vector<std::vector<Spent>> spent_;  // [thread][operation]; empty unless a profile is wanted
   bool halt_ = false;  // thread 0's decision, read by all after the step's last barrier
   long done_ = 0;
 };

@@ -1,14 +1,15 @@
 // What happens to a tile of C while it is still in registers. An epilogue gives the accumulators' start, may
-// prefetch, and finishes one row of one panel at a time.
+// prefetch, and finishes a tile: rows m, m + 1, ... of panel n.
 #pragma once
 #include "kernels.h"
 #include "vmath.h"
 
 namespace FASTGAN_NS {
 
-template <int ACT>
-INLINE V activate(V x, float slope) {
-  if constexpr (ACT == fastgan::kLeakyRelu) return vmax(x, V{}) + vmin(x, V{}) * slope;
+template <int ACT, int N>
+INLINE Pack<N> activate(const Pack<N>& x, float slope) {
+  if constexpr (ACT == fastgan::kLeakyRelu)
+    return each<N>([&](int i) { return vmax(x.v[i], V{}) + vmin(x.v[i], V{}) * slope; });
   if constexpr (ACT == fastgan::kSigmoid) return vsigmoid(x);
   if constexpr (ACT == fastgan::kTanh) return vtanh(x);
   return x;
@@ -43,9 +44,23 @@ struct Activate : FromZero {
     if constexpr (BY_ROW) return set1(bias[m]);
     return load(bias + n * PW + j * VW);
   }
-  INLINE void finish(int m, int n, const V (&c)[NV]) const {
-    float* out = y + n * panel + (long)m * PW;
-    UNROLL for (int j = 0; j < NV; j++) store(out + j * VW, activate<ACT>(c[j], slope));
+  template <int R>
+  INLINE void finish(int m, int n, const V (&c)[R][NV]) const {
+    constexpr int group = R < SIDE_BY_SIDE / NV ? R : SIDE_BY_SIDE / NV;
+    UNROLL for (int i = 0; i + group <= R; i += group) some<group>(m, n, i, c);
+    if constexpr (R % group != 0) some<R % group>(m, n, R - R % group, c);
+  }
+
+ private:
+  static constexpr int SIDE_BY_SIDE = NV > 6 ? NV : 6;  // vectors that take the activation together
+
+  // Rows [i, i + G) of the tile.
+  template <int G, int R>
+  INLINE void some(int m, int n, int i, const V (&c)[R][NV]) const {
+    float* out = y + n * panel + (long)(m + i) * PW;
+    const auto x = each<G * NV>([&](int k) { return c[i + k / NV][k % NV]; });
+    const auto activated = activate<ACT>(x, slope);
+    UNROLL for (int k = 0; k < G * NV; k++) store(out + k * VW, activated.v[k]);
   }
 };
 
@@ -57,10 +72,13 @@ struct Mask : FromZero {
   float slope;
   Mask(const float* h, long h_panel, float* y, long panel, float slope)
       : h(h), h_panel(h_panel), y(y), panel(panel), slope(slope) {}
-  INLINE void finish(int m, int n, const V (&c)[NV]) const {
+  template <int R>
+  INLINE void finish(int m, int n, const V (&c)[R][NV]) const {
     const float* hr = h + n * h_panel + (long)m * PW;
     float* out = y + n * panel + (long)m * PW;
-    UNROLL for (int j = 0; j < NV; j++) store(out + j * VW, leak(c[j], load(hr + j * VW), slope));
+    UNROLL for (int i = 0; i < R; i++)
+      UNROLL for (int j = 0; j < NV; j++)
+        store(out + i * PW + j * VW, leak(c[i][j], load(hr + i * PW + j * VW), slope));
   }
 };
 
@@ -71,10 +89,13 @@ struct HeadGradient : FromZero {
   float* y;
   long panel;
   HeadGradient(const float* a, long a_panel, float* y, long panel) : a(a), a_panel(a_panel), y(y), panel(panel) {}
-  INLINE void finish(int m, int n, const V (&c)[NV]) const {
+  template <int R>
+  INLINE void finish(int m, int n, const V (&c)[R][NV]) const {
     const float* ar = a + n * a_panel + (long)m * PW;
     float* out = y + n * panel + (long)m * PW;
-    UNROLL for (int j = 0; j < NV; j++) store(out + j * VW, c[j] * derivative<ACT>(load(ar + j * VW)));
+    UNROLL for (int i = 0; i < R; i++)
+      UNROLL for (int j = 0; j < NV; j++)
+        store(out + i * PW + j * VW, c[i][j] * derivative<ACT>(load(ar + i * PW + j * VW)));
   }
 };
 
@@ -109,9 +130,11 @@ struct Update : FromZero {
       if constexpr (AVERAGE) __builtin_prefetch(p.average + i + r * PW, 1);
     }
   }
-  INLINE void finish(int m, int n, const V (&c)[NV]) const {
-    const long i = n * p.panel + (long)m * PW;
-    UNROLL for (int j = 0; j < NV; j++) adam_step<AVERAGE>(adam, c[j], p, i + j * VW);
+  template <int R>
+  INLINE void finish(int m, int n, const V (&c)[R][NV]) const {
+    const long at = n * p.panel + (long)m * PW;
+    UNROLL for (int i = 0; i < R; i++)
+      UNROLL for (int j = 0; j < NV; j++) adam_step<AVERAGE>(adam, c[i][j], p, at + i * PW + j * VW);
   }
 };
 

@@ -29,8 +29,9 @@ INLINE void microkernel(int K, const float* a, long a_panel, const float* b, V (
   };
   int k = 0;
   if constexpr (A == Left::LanesAlongM) {
-    for (; k + 4 <= K; k += 4, a += 4 * PW, b += 4 * PW)
-      UNROLL for (int u = 0; u < 4; u++) rank1(a + u * PW, 1, b + u * PW);
+    // Unrolled by four, a sixth of the time went to moves between registers at the end of each round (GCC 12).
+    for (; k + 8 <= K; k += 8, a += 8 * PW, b += 8 * PW)
+      UNROLL for (int u = 0; u < 8; u++) rank1(a + u * PW, 1, b + u * PW);
     for (; k < K; k++, a += PW, b += PW) rank1(a, 1, b);
   } else {
     for (; k + PW <= K; k += PW, a += a_panel, b += PW * PW)
@@ -70,7 +71,7 @@ NOINLINE void tile(const Tile t, const Epilogue epilogue) {
       UNROLL for (int j = 0; j < NV; j++) c[i][j] = c[i][j] + load(t.partial + i * PW + j * VW);
   }
   if (t.last) {
-    UNROLL for (int i = 0; i < R; i++) epilogue.finish(t.m + i, t.n, c[i]);
+    epilogue.template finish<R>(t.m, t.n, c);
   } else {
     UNROLL for (int i = 0; i < R; i++)
       UNROLL for (int j = 0; j < NV; j++) store(t.partial + i * PW + j * VW, c[i][j]);

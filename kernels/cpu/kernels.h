@@ -110,7 +110,8 @@ struct Kernels {
   void (*rows_f32)(Panels x, Rows, int F, float* out);
   void (*rows_u8)(Panels x, Rows, int F, float scale, float shift, uint8_t* out);
 
-  // At least `flops` multiplications and additions in registers; returns how many. `out` keeps them from being left out.
+  // At least `flops` multiplications and additions in registers; returns how many. `out` is read and written, which
+  // keeps them from being left out.
   long (*fma)(long flops, float* out);
 };
 

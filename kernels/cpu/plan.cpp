@@ -15,6 +15,24 @@ std::vector<int> widths(int inputs, const std::vector<int>& hidden, int outputs)
   return all;
 }
 
+const char* name_of(RowOp::Kind kind) {
+  switch (kind) {
+    case RowOp::kGather: return "gather";
+    case RowOp::kNoise: return "noise";
+    case RowOp::kLabels: return "labels";
+    case RowOp::kDense: return "forward";
+    case RowOp::kMasked: return "backward";
+    case RowOp::kTurn: return "transpose";
+    case RowOp::kHeadGradient: return "head backward";
+    case RowOp::kLogits: return "logits";
+    case RowOp::kDLoss: return "loss";
+    case RowOp::kGLoss: return "loss";
+    case RowOp::kLogitGradient: return "logits backward";
+    case RowOp::kPenalty: return "penalty";
+  }
+  return "";
+}
+
 }  // namespace
 
 Plan::Plan(const Spec& s, int threads) : spec(s), padded_batch(padded(s.batch)) {
@@ -62,6 +80,22 @@ Plan::Plan(const Spec& s, int threads) : spec(s), padded_batch(padded(s.batch)) 
   for (const auto* layers : {&g, &d})
     for (const Layer& layer : *layers) widest = std::max({widest, layer.inputs, layer.outputs});
   for (int t = 0; t < threads; t++) scratch.push_back(arena_.take((size_t)padded(widest) * kUpdateRows));
+
+  number("D", d_rows, d_weights);
+  if (penalties) number("D with penalty", d_rows_penalized, d_weights_penalized);
+  number("G", g_rows, g_weights);
+}
+
+void Plan::number(const char* update, std::vector<RowOp>& rows, WeightPhase& weights) {
+  for (RowOp& op : rows) {
+    op.id = (int)names.size();
+    names.push_back({update, name_of(op.kind), op.product.K, op.product.N});
+  }
+  for (WeightOp& op : weights.ops) {
+    op.id = (int)names.size();
+    names.push_back({update, op.kind == WeightOp::kWeight ? "weight gradient + Adam" : "vector gradient + Adam",
+                     op.layer->inputs, op.layer->outputs});
+  }
 }
 
 // LeakyReLU layers of one network; its last layer, the head or the logit, is the caller's.

@@ -94,6 +94,7 @@ struct RowOp {
   float weight = 0, factor = 0;   // of the penalty
   uint32_t stream = 0;            // of the noise
   int column = 0;                 // of the label
+  int id = 0;                     // of the operation in the plan
 };
 
 // An update of one parameter tensor: units [0, units) can be done by different threads.
@@ -106,6 +107,7 @@ struct WeightOp {
   int pair = 0;  // biases: distance from a real row to the generated one that is added to it first
   int units = 1;
   double unit_cost = 1;
+  int id = 0;    // of the operation in the plan
 };
 
 // The updates of one network. Threads claim stretches of all units, in order, until none is left: large ones first, so
@@ -120,6 +122,13 @@ struct WeightPhase {
   int stretch(int unit, int threads) const;
 };
 
+// What a profile says of an operation: the update that it belongs to, what it does, its layer's sizes.
+struct OpName {
+  const char* update;
+  const char* what;
+  int inputs, outputs;
+};
+
 class Plan {
  public:
   Plan(const Spec& spec, int threads);
@@ -129,6 +138,7 @@ class Plan {
 
   std::vector<RowOp> d_rows, d_rows_penalized, g_rows;
   WeightPhase d_weights, d_weights_penalized, g_weights;
+  std::vector<OpName> names;  // by the operations' ids
 
   // The batch, rounded up to 16: parts of a buffer begin at its multiples.
   int padded_batch;
@@ -148,6 +158,7 @@ class Plan {
   void build_g_step();
   void build_weights(WeightPhase& phase, const std::vector<Layer>& layers, const std::vector<Panels>& inputs,
                      const std::vector<Panels>& gradients, int rows);
+  void number(const char* update, std::vector<RowOp>& rows, WeightPhase& weights);
 
   Arena arena_;
   // Lanes along columns: noise, hidden activations and their gradients. Discriminator buffers have a part for real rows,

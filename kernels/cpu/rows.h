@@ -176,9 +176,17 @@ static void normal(uint64_t seed, uint32_t stream, uint64_t first_row, Panels ou
                  out.p + n * out.panel + (long)rows.begin * PW);
 }
 
-INLINE V to_vector(const float* p) { return load(p); }
-INLINE V to_vector(const uint8_t* p) {
-  return to_float(__builtin_convertvector(*reinterpret_cast<const VBytes*>(p), VI));
+// Columns [c, c + 16) of 16 data rows, scaled, as 16 lines of one column each.
+INLINE void gather_block(const float* const (&rows)[PW], float scale, float shift, float* to) {
+  alignas(64) float block[PW * PW];
+  for (int i = 0; i < PW; i++)
+    for (int j = 0; j < PW; j += VW) store(block + i * PW + j, load(rows[i] + j) * scale + shift);
+  transpose16(block, to);
+}
+INLINE void gather_block(const uint8_t* const (&rows)[PW], float scale, float shift, float* to) {
+  alignas(64) uint8_t turned[PW * PW];
+  transpose_bytes(rows, turned);
+  for (int i = 0; i < PW * PW; i += VW) store(to + i, load_bytes(turned + i) * scale + shift);
 }
 
 template <class T>
@@ -186,23 +194,17 @@ static void gather(const T* data, const int64_t* index, Panels x, Rows rows, int
   // The rows lie anywhere in memory: ask for all of them before the first is needed.
   for (int r = rows.begin; r < rows.end; r++)
     for (int c = 0; c < F; c += 64 / (int)sizeof(T)) __builtin_prefetch(data + index[r] * F + c);
-  alignas(64) float block[PW * PW] = {}, turned[PW * PW];
   for (int r = rows.begin; r < rows.end; r += PW) {
-    const int height = rows.end - r < PW ? rows.end - r : PW;
+    const T* from[PW];  // beyond the last row, that row again
+    for (int i = 0; i < PW; i++) from[i] = data + index[r + i < rows.end ? r + i : rows.end - 1] * F;
     float* to = x.p + r / PW * x.panel;
     int c = 0;
-    for (; c + PW <= F; c += PW) {
-      for (int i = 0; i < height; i++) {
-        const T* from = data + index[r + i] * F + c;
-        for (int j = 0; j < PW; j += VW) store(block + i * PW + j, to_vector(from + j) * scale + shift);
-      }
-      transpose16(block, to + c * PW);
+    for (; c + PW <= F; c += PW, to += PW * PW) {
+      gather_block(from, scale, shift, to);
+      for (int i = 0; i < PW; i++) from[i] += PW;
     }
-    if (c == F) continue;
-    for (int i = 0; i < height; i++)
-      for (int k = 0; c + k < F; k++) block[i * PW + k] = (float)data[index[r + i] * F + c + k] * scale + shift;
-    transpose16(block, turned);
-    for (int i = 0; i < (F - c) * PW; i++) to[c * PW + i] = turned[i];  // labels may follow
+    for (; c < F; c++, to += PW)
+      for (int i = 0; i < PW; i++) to[i] = (float)*from[i]++ * scale + shift;
   }
 }
 
@@ -235,12 +237,10 @@ static void rows_f32(Panels x, Rows rows, int F, float* out) {
 static void rows_u8(Panels x, Rows rows, int F, float scale, float shift, uint8_t* out) {
   const float factor = 1.0f / scale;
   row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
+    V scaled[NV];
+    UNROLL for (int j = 0; j < NV; j++) scaled[j] = vmin((load(v + j * VW) - shift) * factor, set1(255.0f));
     uint8_t bytes[PW];
-    UNROLL for (int j = 0; j < PW; j += VW) {
-      const V clamped = vmin(vmax((load(v + j) - shift) * factor, V{}), set1(255.0f));
-      // Rounds half to even, as numpy.rint.
-      *reinterpret_cast<VBytes*>(bytes + j) = __builtin_convertvector(to_int(round_near(clamped)), VBytes);
-    }
+    store_bytes(bytes, scaled);  // rounds half to even, as numpy.rint
     copy_stretch(bytes, count, out + (long)r * F + c);
   });
 }

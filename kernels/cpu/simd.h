@@ -48,8 +48,7 @@ typedef uint8_t VBytes __attribute__((vector_size(VW), aligned(1), may_alias));
 INLINE V load(const float* p) { return *reinterpret_cast<const VMem*>(p); }
 INLINE void store(float* p, V v) { *reinterpret_cast<VMem*>(p) = v; }
 INLINE V set1(float x) { return V{} + x; }
-INLINE V vmax(V a, V b) { return a > b ? a : b; }
-INLINE V vmin(V a, V b) { return a < b ? a : b; }
+INLINE V negated(V a) { return (V)((VI)a ^ (int32_t)0x80000000); }
 INLINE V vabs(V a) { return (V)((VI)a & 0x7fffffff); }
 INLINE V to_float(VI v) { return __builtin_convertvector(v, V); }
 INLINE VI to_int(V v) { return __builtin_convertvector(v, VI); }  // truncates
@@ -61,6 +60,21 @@ INLINE float sum(V v) {
   for (int i = 0; i < VW; i++) s += v[i];
   return s;
 }
+
+// The larger and the smaller, b where one is NaN. GCC 12 makes two instructions of a > b ? a : b.
+#if defined(__AVX512F__)
+INLINE V vmax(V a, V b) { return (V)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
+INLINE V vmin(V a, V b) { return (V)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+INLINE V vmax(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE V vmin(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
+#elif defined(__SSE2__)
+INLINE V vmax(V a, V b) { return (V)_mm_max_ps((__m128)a, (__m128)b); }
+INLINE V vmin(V a, V b) { return (V)_mm_min_ps((__m128)a, (__m128)b); }
+#else
+INLINE V vmax(V a, V b) { return a > b ? a : b; }
+INLINE V vmin(V a, V b) { return a < b ? a : b; }
+#endif
 
 #if defined(__AVX512F__)
 INLINE V vsqrt(V x) { return (V)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
@@ -75,6 +89,58 @@ INLINE VQ mul_even(VQ a, uint32_t m) { return (VQ)_mm_mul_epu32((__m128i)a, _mm_
 INLINE V vsqrt(V x) { return (V)vsqrtq_f32((float32x4_t)x); }
 INLINE VQ mul_even(VQ a, uint32_t m) { return (VQ)vmull_u32(vmovn_u64((uint64x2_t)a), vdup_n_u32(m)); }
 #endif
+
+// Several vectors that take the same operations side by side: the results of one step of a long function are ready
+// when the next step wants them. One vector after the other, the processor's window of waiting instructions fills up.
+template <int N>
+struct Pack {
+  V v[N];
+};
+template <int N, class F>
+INLINE Pack<N> each(F f) {
+  Pack<N> y;
+  UNROLL for (int i = 0; i < N; i++) y.v[i] = f(i);
+  return y;
+}
+template <int N>
+INLINE Pack<N> operator+(const Pack<N>& a, const Pack<N>& b) { return each<N>([&](int i) { return a.v[i] + b.v[i]; }); }
+template <int N>
+INLINE Pack<N> operator*(const Pack<N>& a, const Pack<N>& b) { return each<N>([&](int i) { return a.v[i] * b.v[i]; }); }
+template <int N>
+INLINE Pack<N> operator+(const Pack<N>& a, float b) { return each<N>([&](int i) { return a.v[i] + b; }); }
+template <int N>
+INLINE Pack<N> operator-(const Pack<N>& a, float b) { return each<N>([&](int i) { return a.v[i] - b; }); }
+template <int N>
+INLINE Pack<N> operator*(const Pack<N>& a, float b) { return each<N>([&](int i) { return a.v[i] * b; }); }
+template <int N>
+INLINE Pack<N> operator-(float a, const Pack<N>& b) { return each<N>([&](int i) { return a - b.v[i]; }); }
+template <int N>
+INLINE Pack<N> operator/(float a, const Pack<N>& b) { return each<N>([&](int i) { return a / b.v[i]; }); }
+template <int N>
+INLINE Pack<N> negated(const Pack<N>& a) { return each<N>([&](int i) { return negated(a.v[i]); }); }
+
+// On a vector or on several: within [low, high]; |x|; x times 2 to the integer in the low bits of n; x with the sign of
+// y; a where x < limit, else b.
+INLINE V clamp(V x, float low, float high) { return vmin(vmax(x, set1(low)), set1(high)); }
+INLINE V ldexp(V x, V n) { return (V)((VU)x + ((VU)n << 23)); }
+INLINE V with_sign(V x, V y) { return (V)((VI)x | ((VI)y & (int32_t)0x80000000)); }
+INLINE V where_less(V x, float limit, V a, V b) { return x < limit ? a : b; }
+template <int N>
+INLINE Pack<N> clamp(const Pack<N>& x, float low, float high) {
+  return each<N>([&](int i) { return clamp(x.v[i], low, high); });
+}
+template <int N>
+INLINE Pack<N> vabs(const Pack<N>& x) { return each<N>([&](int i) { return vabs(x.v[i]); }); }
+template <int N>
+INLINE Pack<N> ldexp(const Pack<N>& x, const Pack<N>& n) { return each<N>([&](int i) { return ldexp(x.v[i], n.v[i]); }); }
+template <int N>
+INLINE Pack<N> with_sign(const Pack<N>& x, const Pack<N>& y) {
+  return each<N>([&](int i) { return with_sign(x.v[i], y.v[i]); });
+}
+template <int N>
+INLINE Pack<N> where_less(const Pack<N>& x, float limit, const Pack<N>& a, const Pack<N>& b) {
+  return each<N>([&](int i) { return where_less(x.v[i], limit, a.v[i], b.v[i]); });
+}
 
 // out[4 * lane + j] = y[j][lane]: four vectors that hold one word each become rows of four.
 INLINE void store_interleaved(float* out, const V (&y)[4]) {
@@ -91,6 +157,64 @@ INLINE void store_interleaved(float* out, const V (&y)[4]) {
 #else
   for (int lane = 0; lane < VW; lane++)
     for (int j = 0; j < 4; j++) out[4 * lane + j] = y[j][lane];
+#endif
+}
+
+#if defined(__SSE2__)
+// Four 32-bit integers each, to 16 bytes; what a byte cannot hold becomes the nearest that it can.
+INLINE __m128i narrow(__m128i a, __m128i b, __m128i c, __m128i d) {
+  return _mm_packus_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d));
+}
+#endif
+
+// 16 floats of at most 255, rounded to the nearest integer, half to even, as bytes; negative ones and NaN become 0.
+INLINE void store_bytes(uint8_t* to, const V (&v)[NV]) {
+#if defined(__AVX512F__)
+  const __m512i whole = _mm512_cvtps_epi32((__m512)vmax(v[0], V{}));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(whole));
+#elif defined(__AVX2__)
+  const __m256i a = _mm256_cvtps_epi32((__m256)v[0]), b = _mm256_cvtps_epi32((__m256)v[1]);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   narrow(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1), _mm256_castsi256_si128(b),
+                          _mm256_extracti128_si256(b, 1)));
+#elif defined(__SSE2__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), narrow(_mm_cvtps_epi32((__m128)v[0]), _mm_cvtps_epi32((__m128)v[1]),
+                                                          _mm_cvtps_epi32((__m128)v[2]), _mm_cvtps_epi32((__m128)v[3])));
+#else
+  for (int j = 0; j < NV; j++)
+    *reinterpret_cast<VBytes*>(to + j * VW) =
+        __builtin_convertvector(to_int(round_near(vmax(v[j], V{}))), VBytes);
+#endif
+}
+
+INLINE V load_bytes(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return (V)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return (V)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  return to_float(__builtin_convertvector(*reinterpret_cast<const VBytes*>(p), VI));
+#endif
+}
+
+// out[16 * j + i] = rows[i][j] of 16 rows of 16 bytes.
+INLINE void transpose_bytes(const uint8_t* const (&rows)[PW], uint8_t* out) {
+#if defined(__SSE2__)
+  // Each round interleaves the first half of the vectors with the second; four rounds rotate the eight bits of
+  // (row, byte) by half.
+  __m128i r[PW], t[PW];
+  UNROLL for (int i = 0; i < PW; i++) r[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i]));
+  UNROLL for (int round = 0; round < 4; round++) {
+    UNROLL for (int i = 0; i < PW / 2; i++) {
+      t[2 * i] = _mm_unpacklo_epi8(r[i], r[i + PW / 2]);
+      t[2 * i + 1] = _mm_unpackhi_epi8(r[i], r[i + PW / 2]);
+    }
+    UNROLL for (int i = 0; i < PW; i++) r[i] = t[i];
+  }
+  UNROLL for (int i = 0; i < PW; i++) _mm_store_si128(reinterpret_cast<__m128i*>(out + i * PW), r[i]);
+#else
+  for (int j = 0; j < PW; j++)
+    for (int i = 0; i < PW; i++) out[j * PW + i] = rows[i][j];
 #endif
 }
 

@@ -1,24 +1,25 @@
 // Elementary functions on vectors, within a few units in the last place of float32. The polynomials are the
-// minimax ones of Moshier's Cephes library (single precision: expf, logf, sinf, cosf, tanhf).
+// minimax ones of Moshier's Cephes library (single precision: logf, sinf, cosf, tanhf).
 #pragma once
 #include "simd.h"
 
 namespace FASTGAN_NS {
 
-// e^x; the argument is clamped to where the result is a normal number.
-INLINE V vexp(V x) {
-  x = vmin(vmax(x, set1(-87.0f)), set1(88.0f));
-  const V shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: leaves the nearest integer n in the low bits
-  const V n = shifted - 12582912.0f;
-  V r = n * -0.693359375f + x;  // ln 2 in two parts, so that r is exact
+// e^x; the argument is clamped to where the result is a normal number. T: a vector, or several side by side.
+template <class T>
+INLINE T vexp(T x) {
+  x = clamp(x, -87.0f, 88.0f);
+  const T shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: leaves the nearest integer n in the low bits
+  const T n = shifted - 12582912.0f;
+  T r = n * -0.693359375f + x;  // ln 2 in two parts, so that r is exact
   r = n * 2.12194440e-4f + r;
-  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + (r + 1.0f);
-  return (V)((VU)p + ((VU)shifted << 23));  // times 2^n
+  // e^r for |r| <= ln 2 / 2: the polynomial of degree 6 with p(0) = 1 whose largest relative error, 2.0e-9, is least.
+  T p = r * 1.3843653623e-3f + 8.3741554602e-3f;
+  p = p * r + 4.1668002042e-2f;
+  p = p * r + 1.6666431261e-1f;
+  p = p * r + 4.9999994209e-1f;
+  p = p * r + 1.0000000322e+0f;
+  return ldexp(p * r + 1.0f, shifted);  // times 2^n
 }
 
 // Natural logarithm of a positive normal number.
@@ -61,18 +62,21 @@ INLINE void vsincos_turns(V u, V& s, V& c) {
   c = (V)((VI)c ^ (((quarter + 1) & 2) << 30));
 }
 
-INLINE V vsigmoid(V x) { return 1.0f / (vexp(-x) + 1.0f); }
+template <class T>
+INLINE T vsigmoid(T x) {
+  return 1.0f / (vexp(negated(x)) + 1.0f);
+}
 
-INLINE V vtanh(V x) {
-  const V a = vabs(x), z = x * x;
-  V p = z * -5.70498872745e-3f + 2.06390887954e-2f;
+template <class T>
+INLINE T vtanh(T x) {
+  const T a = vabs(x), z = x * x;
+  T p = z * -5.70498872745e-3f + 2.06390887954e-2f;
   p = p * z - 5.37397155531e-2f;
   p = p * z + 1.33314422036e-1f;
   p = p * z - 3.33332819422e-1f;
-  const V near_zero = p * z * x + x;
-  V far = 1.0f - 2.0f / (vexp(a + a) + 1.0f);
-  far = (V)((VI)far | ((VI)x & (int32_t)0x80000000));
-  return a < 0.625f ? near_zero : far;
+  const T near_zero = p * z * x + x;
+  const T far = with_sign(1.0f - 2.0f / (vexp(a + a) + 1.0f), x);
+  return where_less(a, 0.625f, near_zero, far);
 }
 
 // log(1 + e^x), without overflow and without losing a small result.
