@@ -183,6 +183,7 @@ HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "triton", "PIL", "pooch", "s
         "fastgan.train",
         "fastgan.check",
         "fastgan.sampler",
+        "fastgan.virtual",
     ],
 )
 def test_imports_are_light(module):

@@ -1,0 +1,180 @@
+"""A trained generator as PyTorch datasets: images computed instead of read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from fastgan.sampler import Sampler, whole
+from fastgan.trained import TrainedGenerator
+from fastgan.virtual.source import MOST_ROWS, generator_of, label_of
+
+_BLOCK = 256  # rows computed together for an iteration over single rows
+
+Item = Any  # a row, or (row, label) of a conditional generator
+
+
+class _Rows:
+    """What both datasets share."""
+
+    def __init__(
+        self,
+        file: TrainedGenerator | Path | str,
+        length: int,
+        seed: int | None,
+        transform: Callable[[Tensor], Any] | None,
+        where: Mapping[str, Any] | None,
+    ) -> None:
+        generator, _ = generator_of(file)
+        self.length = whole("length", length, 0, MOST_ROWS)
+        self.transform, self.label = transform, label_of(generator, where)
+        self.classes = list(generator.schema.classes) if generator.spec.classes else []
+        self.sampler = Sampler(generator, seed)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def batch(self, index: range | np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Return rows ``[B, *shape]``, of the data's own dtype, and labels int64 ``[B]`` or None."""
+        numbers = np.asarray(index, dtype=np.int64)
+        labels = self.sampler.labels_at(numbers)
+        if self.label is not None:
+            labels[:] = self.label
+        if isinstance(index, range):
+            rows = self.sampler.rows(index.start, len(index), labels)
+        else:
+            rows = self.sampler.take(numbers, labels)
+        return torch.from_numpy(rows), None if labels is None else torch.from_numpy(labels)
+
+    def items(self, index: range | np.ndarray) -> list[Item]:
+        """Return single rows, transformed, with their labels if there are some."""
+        rows, labels = self.batch(index)
+        values: Sequence[Any] = rows if self.transform is None else [self.transform(row) for row in rows]
+        return list(values) if labels is None else list(zip(values, labels.tolist(), strict=True))
+
+
+class VirtualDataset(_Rows, Dataset):
+    """Rows of a trained generator as a map-style dataset: item i is always the same row.
+
+    An item is a tensor ``[*shape]`` of the data's own dtype (images: uint8, ``[height, width]`` or ``[height,
+    width, 3]``), and with labels a pair ``(tensor, label)``, the label an index into ``classes``. Whole
+    batches are computed at once (``__getitems__``). Rows of neighbouring numbers are several times as fast as
+    scattered ones, and as rows are independent of each other, ``shuffle=True`` changes nothing but that.
+
+    Works in a ``DataLoader`` with any number of workers, started by fork or spawn, and under any sampler.
+
+    Args:
+        file: a generator file, or a generator in memory.
+        length: number of rows, to 2**62.
+        seed: of the rows; None takes the generator's own. Another seed gives other rows.
+        transform: is given a row and returns what becomes the item.
+        where: ``{"label": 3}`` for rows of one class, named as in the data.
+
+    Attributes:
+        classes: names of the labels; empty without labels.
+
+    Raises:
+        UserError: the file is damaged, or there is no such label.
+    """
+
+    def __init__(
+        self,
+        file: TrainedGenerator | Path | str,
+        length: int,
+        seed: int | None = None,
+        transform: Callable[[Tensor], Any] | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(file, length, seed, transform, where)
+
+    def __getitem__(self, index: int) -> Item:
+        """Return one item; a negative index counts from the end.
+
+        Raises:
+            IndexError: out of range.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """Return some items, computed together."""
+        index = np.asarray(indices, dtype=np.int64)
+        index = np.where(index < 0, index + self.length, index)
+        if len(index) and not (index.min() >= 0 and index.max() < self.length):
+            raise IndexError(f"index: got {index.min()} to {index.max()}; wanted 0 to {self.length - 1}")
+        if len(index) and (np.diff(index) == 1).all():
+            return self.items(range(int(index[0]), int(index[0]) + len(index)))
+        return self.items(index)
+
+
+class VirtualIterable(_Rows, IterableDataset):
+    """The rows of :class:`VirtualDataset` as an iterable dataset, in their order.
+
+    Workers of a ``DataLoader`` and replicas share the blocks of rows among them, so that all together yield
+    every row once. With ``batch_size``, items are whole batches, ``[B, *shape]`` tensors, for
+    ``DataLoader(..., batch_size=None)``: the fastest form, since nothing is taken apart and put together
+    again.
+
+    Args:
+        file: as in :class:`VirtualDataset`.
+        length: as there; of all replicas together.
+        seed: as there.
+        transform: as there; with ``batch_size`` it is given whole batches.
+        where: as there.
+        batch_size: rows of a batch, or None for single rows.
+        num_replicas: number of processes that train together.
+        rank: which of them this is.
+    """
+
+    def __init__(
+        self,
+        file: TrainedGenerator | Path | str,
+        length: int,
+        seed: int | None = None,
+        transform: Callable[[Tensor], Any] | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        batch_size: int | None = None,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(file, length, seed, transform, where)
+        self.batch_size = None if batch_size is None else whole("batch_size", batch_size, 1, 2**31)
+        self.num_replicas = whole("num_replicas", num_replicas, 1, 2**31)
+        self.rank = whole("rank", rank, 0, self.num_replicas - 1)
+
+    def __len__(self) -> int:
+        """Return the number of items of this replica: rows, or batches."""
+        step, blocks = self._step(), self._blocks()
+        mine = len(range(self.rank, blocks, self.num_replicas))
+        if self.batch_size is not None:
+            return mine
+        has_last = mine and (blocks - 1) % self.num_replicas == self.rank
+        return mine * step - (blocks * step - self.length if has_last else 0)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items of this replica and worker."""
+        info = get_worker_info()
+        workers, worker = (info.num_workers, info.id) if info else (1, 0)
+        step = self._step()
+        for block in range(
+            self.rank + self.num_replicas * worker, self._blocks(), self.num_replicas * workers
+        ):
+            index = range(block * step, min((block + 1) * step, self.length))
+            if self.batch_size is None:
+                yield from self.items(index)
+            else:
+                rows, labels = self.batch(index)
+                rows = rows if self.transform is None else self.transform(rows)
+                yield rows if labels is None else (rows, labels)
+
+    def _step(self) -> int:
+        return self.batch_size or _BLOCK
+
+    def _blocks(self) -> int:
+        return -(-self.length // self._step())

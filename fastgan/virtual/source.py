@@ -1,0 +1,66 @@
+"""What all forms of virtual data take: a generator, by file or in memory, rows, a seed, a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fastgan import generator_file
+from fastgan.errors import UserError, nearest
+from fastgan.trained import TrainedGenerator
+
+MOST_ROWS = 2**62
+_EXTRAS = {"pyarrow": "virtual"}
+
+
+def generator_of(file: TrainedGenerator | Path | str) -> tuple[TrainedGenerator, str]:
+    """Return the generator and its name for messages; a file is read once and may change or go afterwards."""
+    if isinstance(file, TrainedGenerator):
+        return file, file.provenance.data
+    return generator_file.load(file), Path(file).name
+
+
+def label_of(generator: TrainedGenerator, where: Mapping[str, Any] | None) -> int | None:
+    """Return the number of the class that ``where={"label": 3}`` names, by its name as text.
+
+    Raises:
+        UserError: another condition, an unknown class, or a generator without labels.
+    """
+    if where is None:
+        return None
+    if not isinstance(where, Mapping) or set(where) != {"label"}:
+        raise UserError("where", repr(where), 'a condition on the label, such as {"label": 3}')
+    if not generator.spec.classes:
+        raise UserError(
+            "where",
+            repr(where),
+            "nothing, since this generator has no labels",
+            "Train it with --condition on labelled data.",
+        )
+    name, classes = str(where["label"]), generator.schema.classes
+    if name not in classes:
+        raise UserError("where", repr(where), "a label of " + ", ".join(classes), nearest(name, classes))
+    return classes.index(name)
+
+
+def need(package: str) -> ModuleType:
+    """Import a package that fastgan itself does not need.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        name = package.partition(".")[0]
+        extra = _EXTRAS.get(name)
+        wanted = f"what the extra '{extra}' brings" if extra else "an installed one"
+        hint = (
+            f'pip install "fastgan[{extra}]"; in a checkout pip install -e ".[{extra}]"'
+            if extra
+            else f"pip install {name}"
+        )
+        raise UserError(name, "no such package", wanted, hint) from error

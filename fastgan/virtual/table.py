@@ -1,0 +1,204 @@
+"""A trained generator as a table: whatever reads Arrow reads it, and gets rows computed on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from fastgan.errors import UserError, nearest
+from fastgan.sampler import whole
+from fastgan.threads import usable_cpus
+from fastgan.trained import TrainedGenerator
+from fastgan.virtual.columns import Reader, columns_of
+from fastgan.virtual.pushdown import ComputedDataset
+from fastgan.virtual.source import MOST_ROWS, generator_of, label_of, need
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+else:
+    pa = need("pyarrow")
+
+_BATCH_BYTES = 2**21
+_MOST_BATCH = 2**16
+
+
+class VirtualTable(ComputedDataset):
+    """Rows of a trained generator as a table, computed when they are read; row i is always the same one.
+
+    Columns: ``row``, the row's number; ``label`` if the generator is conditional; ``image``, all pixels in a
+    list of fixed size, or ``x0``, ``x1`` and so on for plain rows.
+
+    It has the Arrow PyCapsule interface, with a new stream for each scan, and is a
+    ``pyarrow.dataset.Dataset``: pyarrow, polars, pandas and DuckDB (by the name of the variable in the query)
+    read it. DuckDB and :meth:`lazy` compute only the columns that a query reads. ``table[10:20]`` is the
+    table of those rows, ``table.select([...])`` of those columns.
+
+    Args:
+        file: a generator file, or a generator in memory.
+        rows: number of rows, to 2**62.
+        seed: of the rows; None takes the generator's own.
+        where: ``{"label": 3}`` for rows of one class, named as in the data: row i is then made from the same
+            noise as without, but with that label.
+        columns: which columns, in their order; None for all.
+        threads: that compute rows; 0 for as many as this process may use.
+
+    Raises:
+        UserError: the file is damaged, there is no such column or label, or pyarrow is missing (the extra
+            ``virtual``).
+    """
+
+    def __init__(
+        self,
+        file: TrainedGenerator | Path | str,
+        rows: int,
+        seed: int | None = None,
+        where: Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        threads: int = 0,
+    ) -> None:
+        self.generator, self._name = generator_of(file)
+        self._first, self._rows = 0, whole("rows", rows, 0, MOST_ROWS)
+        self.seed = whole("seed", self.generator.seed if seed is None else seed, 0, 2**63 - 1)
+        self.where, self._label = where, label_of(self.generator, where)
+        self._threads = whole("threads", threads, 0, 1024) or usable_cpus()
+        self._known = columns_of(self.generator)
+        self._columns = list(self._known)
+        self._readers: dict[tuple[str, ...], Reader] = {}
+        self._set_columns(list(self._known) if columns is None else columns)
+
+    def _set_columns(self, names: Sequence[str]) -> None:
+        if isinstance(names, str) or not names:
+            raise UserError("columns", repr(names), "a list of at least one name")
+        for name in names:
+            if name not in self._columns:
+                known = self._columns if len(self._columns) < 20 else [*self._columns[:19], "..."]
+                raise UserError(
+                    "columns", repr(name), "one of " + ", ".join(known), nearest(str(name), self._columns)
+                )
+        if len(set(names)) != len(names):
+            raise UserError("columns", repr(list(names)), "each name once")
+        self._columns = list(names)
+        super().__init__(pa.schema([self._known[name].field() for name in names]))
+
+    def _copy(self) -> VirtualTable:
+        copy = VirtualTable.__new__(VirtualTable)
+        copy.__dict__.update(self.__dict__)
+        super(VirtualTable, copy).__init__(self.schema)
+        return copy
+
+    # ---- what it is
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self._rows
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self._columns)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{f.name} {f.type}" for f in list(self.schema)[:20])
+        condition = f", where {self.where}" if self.where else ""
+        return f"VirtualTable({self._rows:,} rows of {self._name}, seed {self.seed}{condition}: {fields})"
+
+    def __reduce__(self) -> tuple:
+        state = {k: v for k, v in self.__dict__.items() if k != "_readers"}
+        return _restore, (state,)
+
+    # ---- parts of it
+
+    def __getitem__(self, rows: slice) -> VirtualTable:
+        """Return the table of a range of rows, such as ``table[10:20]``; its rows keep their numbers."""
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise UserError("table[...]", repr(rows), "a range of rows, such as table[10:20]")
+        start, stop, _ = rows.indices(self._rows)
+        copy = self._copy()
+        copy._first, copy._rows = self._first + start, max(stop - start, 0)
+        return copy
+
+    def select(self, columns: Sequence[str]) -> VirtualTable:
+        """Return the table of some of the columns, in the order given."""
+        copy = self._copy()
+        copy._set_columns(columns)
+        return copy
+
+    # ---- reading it
+
+    def batches(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """Return a new stream of all rows, in batches of some 2 MB, with some or all of the columns."""
+        reader = self._reader(tuple(self._columns if columns is None else columns))
+        return pa.RecordBatchReader.from_batches(reader.schema, self._read(reader))
+
+    def _read(self, reader: Reader) -> Iterator[pa.RecordBatch]:
+        step, end = _batch_rows(reader.schema), self._first + self._rows
+        for start in range(self._first, end, step):
+            yield reader.batch(range(start, min(start + step, end)))
+
+    def _reader(self, columns: tuple[str, ...]) -> Reader:
+        if columns not in self._readers:
+            known = [self._known[name] for name in columns]
+            self._readers[columns] = Reader(self.generator, self.seed, self._label, known, self._threads)
+        return self._readers[columns]
+
+    def __arrow_c_schema__(self) -> object:
+        return self.schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.batches().__arrow_c_stream__(requested_schema)
+
+    def take(self, indices: Sequence[int] | np.ndarray, **options: Any) -> pa.Table:
+        """Return rows of this table in any order, as a pyarrow table."""
+        index = np.asarray(indices)
+        if len(index) and (index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= self._rows):
+            got = f"{index.dtype}, {index.min()} to {index.max()}"
+            raise UserError("indices", got, f"whole numbers from 0 to {self._rows - 1}")
+        batch = self._reader(tuple(self._columns)).batch(self._first + index.astype(np.int64))
+        return pa.Table.from_batches([batch])
+
+    def filter(self, expression: Any) -> NoReturn:
+        """Refuse: a table is a generator's rows; a scan can be filtered, ``table.scanner(filter=...)``."""
+        raise UserError("VirtualTable.filter", "a condition", "a scan with one: table.scanner(filter=...)")
+
+    def count_rows(self, filter: Any = None, **options: Any) -> int:
+        """Return the number of rows, or of those that pass ``filter``."""
+        return self._rows if filter is None else super().count_rows(filter=filter, **options)
+
+    def to_pandas(self, **options: Any) -> pd.DataFrame:
+        """Return all rows as a pandas data frame; ``options`` are those of ``pyarrow.Table.to_pandas``."""
+        need("pandas")
+        return self.to_table().to_pandas(**options)
+
+    def lazy(self) -> pl.LazyFrame:
+        """Return the table as a polars LazyFrame, which computes the columns and rows that a query reads."""
+        from fastgan.virtual.lazy import lazy_frame
+
+        return lazy_frame(self)
+
+
+def _restore(state: dict[str, Any]) -> VirtualTable:
+    table = VirtualTable.__new__(VirtualTable)
+    table.__dict__.update(state, _readers={})
+    table._set_columns(table._columns)
+    return table
+
+
+def _batch_rows(schema: pa.Schema) -> int:
+    width = sum(_bytes(field.type) for field in schema)
+    rows = min(_BATCH_BYTES // width, _MOST_BATCH)
+    return max(rows // 256 * 256, rows, 1) if rows < 256 else rows // 256 * 256
+
+
+def _bytes(kind: pa.DataType) -> int:
+    if isinstance(kind, pa.FixedSizeListType):
+        return kind.list_size * _bytes(kind.value_type)
+    return kind.index_type.bit_width // 8 if isinstance(kind, pa.DictionaryType) else kind.bit_width // 8

@@ -1,0 +1,153 @@
+"""Virtual datasets in DataLoaders: any workers, samplers and replicas give the same rows."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+from fastgan.errors import UserError
+from fastgan.sampler import Sampler
+from fastgan.virtual import VirtualDataset, VirtualIterable
+
+
+def test_items_are_the_generators_rows(generator):
+    dataset = VirtualDataset(generator, 300)
+    sampler = Sampler(generator)
+    rows, labels = sampler.rows(0, 300), sampler.labels(0, 300)
+    assert len(dataset) == 300
+    items = [dataset[i] for i in (0, 17, -1)]
+    for item, i in zip(items, (0, 17, 299), strict=True):
+        row, label = (item, None) if labels is None else item
+        assert torch.equal(row, torch.from_numpy(rows[i])) and row.shape == generator.schema.shape
+        assert label == (None if labels is None else labels[i])
+    assert dataset.classes == (list(generator.schema.classes) if labels is not None else [])
+
+
+def test_batches_of_any_order_are_single_items(labelled):
+    dataset = VirtualDataset(labelled, 300)
+    for index in ([], [5], [3, 4, 5], [299, 0, 7, 7], list(range(300)), [-1, 1]):
+        for (row, label), i in zip(dataset.__getitems__(index), index, strict=True):
+            assert torch.equal(row, dataset[i][0]) and label == dataset[i][1]
+
+
+@pytest.mark.parametrize("index", [300, -301, 2**40])
+def test_beyond_the_end(labelled, index):
+    with pytest.raises(IndexError, match="wanted 0 to 299"):
+        VirtualDataset(labelled, 300)[index]
+
+
+def test_transform_and_condition(labelled):
+    dataset = VirtualDataset(labelled, 50, transform=lambda row: row.float() / 255, where={"label": 30})
+    rows = Sampler(labelled).rows(0, 50, 2)
+    for i, (row, label) in enumerate(dataset.__getitems__(range(50))):
+        assert label == 2 and torch.equal(row, torch.from_numpy(rows[i]).float() / 255)
+    with pytest.raises(UserError, match="a label of 7, -1, 30"):
+        VirtualDataset(labelled, 50, where={"label": 3})
+
+
+def test_seeds(labelled):
+    assert torch.equal(VirtualDataset(labelled, 9, 3)[0][0], VirtualDataset(labelled, 9)[0][0])
+    assert not torch.equal(VirtualDataset(labelled, 9, 4)[0][0], VirtualDataset(labelled, 9)[0][0])
+
+
+def loaded(loader):
+    rows, labels = zip(*loader, strict=True)
+    return torch.cat(rows), torch.cat(labels)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (2, "fork"), (2, "spawn")])
+def test_loaders_with_any_workers(path, labelled, workers, context):
+    rows, labels = Sampler(labelled).rows(0, 1000), Sampler(labelled).labels(0, 1000)
+    options = dict(num_workers=workers, multiprocessing_context=context)
+    dataset = VirtualDataset(path, 1000)
+    dataset[0]  # the sampler of this process is at work before the others start
+    got = loaded(DataLoader(dataset, batch_size=64, **options))
+    assert torch.equal(got[0], torch.from_numpy(rows)) and torch.equal(got[1], torch.from_numpy(labels))
+    for batch_size in (None, 100) if context != "spawn" else (100,):  # which takes seconds
+        iterable = VirtualIterable(path, 1000, batch_size=batch_size)
+        size = 64 if batch_size is None else None
+        got = loaded(DataLoader(iterable, batch_size=size, **options))
+        order = sort_rows(got[0]), sort_rows(torch.from_numpy(rows))
+        assert torch.equal(*order)
+        assert torch.equal(got[1].sort().values, torch.from_numpy(labels).sort().values)
+        if workers == 0:
+            assert torch.equal(got[0], torch.from_numpy(rows))
+
+
+def sort_rows(rows):
+    flat = rows.reshape(len(rows), -1).numpy()
+    return torch.from_numpy(flat[np.lexsort(flat.T)])
+
+
+def test_shuffled_loaders_give_every_row_once(labelled):
+    loader = DataLoader(
+        VirtualDataset(labelled, 300), batch_size=32, shuffle=True, generator=torch.Generator().manual_seed(1)
+    )
+    got = loaded(loader)[0]
+    assert torch.equal(sort_rows(got), sort_rows(torch.from_numpy(Sampler(labelled).rows(0, 300))))
+
+
+def test_distributed_samplers_share_the_rows(labelled):
+    dataset = VirtualDataset(labelled, 301)
+    parts = [
+        loaded(DataLoader(dataset, 16, sampler=DistributedSampler(dataset, 3, rank, shuffle=False)))[0]
+        for rank in range(3)
+    ]
+    assert [len(part) for part in parts] == [101, 101, 101]
+    rows = torch.from_numpy(Sampler(labelled).rows(0, 301))
+    assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1)[:301], rows)
+
+
+@pytest.mark.parametrize("length", [0, 1, 255, 256, 257, 1000, 1024])
+@pytest.mark.parametrize("batch_size", [None, 1, 100])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_iterable_replicas_share_the_rows(labelled, length, batch_size, replicas):
+    parts = [
+        VirtualIterable(labelled, length, batch_size=batch_size, num_replicas=replicas, rank=rank)
+        for rank in range(replicas)
+    ]
+    items = [list(part) for part in parts]
+    assert [len(part) for part in parts] == [len(some) for some in items]
+    flat = [row for some in items for row, _ in some]
+    got = torch.stack(flat) if batch_size is None and flat else torch.cat(flat) if flat else None
+    if length:
+        rows = torch.from_numpy(Sampler(labelled).rows(0, length))
+        assert torch.equal(sort_rows(got), sort_rows(rows))
+    else:
+        assert not flat
+
+
+def test_iterables_transform_whole_batches(labelled):
+    shapes = []
+    dataset = VirtualIterable(
+        labelled, 250, batch_size=100, transform=lambda rows: shapes.append(rows.shape) or rows.float()
+    )
+    assert [rows.dtype for rows, _ in dataset] == [torch.float32] * 3
+    assert [shape[0] for shape in shapes] == [100, 100, 50]
+
+
+def test_pickled_datasets_need_no_file(path):
+    dataset = VirtualDataset(path, 5)
+    content = pickle.dumps(dataset)
+    path.unlink()
+    assert torch.equal(pickle.loads(content)[3][0], dataset[3][0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(batch_size=0), "batch_size"),
+        (dict(num_replicas=0), "num_replicas"),
+        (dict(num_replicas=2, rank=2), "rank: got 2; wanted a whole number from 0 to 1"),
+    ],
+)
+def test_bad_arguments_are_named(labelled, options, message):
+    with pytest.raises(UserError, match=message):
+        VirtualIterable(labelled, 10, **options)
+    with pytest.raises(UserError, match="length"):
+        VirtualDataset(labelled, -1)
