@@ -84,15 +84,13 @@ def check(bce: ModuleType, cases: list[BceCase], reduction: str, layout: str = "
 
     Several cases, since PyTorch's error of a single sum is as often as not zero by luck.
     """
-    got, truth, peer = (
-        _joined([f(c) for c in cases])
-        for f in (
-            lambda c: run(bce, c, reduction, layout),
-            lambda c: pytorch(c.upcast(), reduction),
-            lambda c: pytorch(c, reduction),
-        )
-    )
-    assert_as_good(got, truth, peer)
+    compare(cases, [run(bce, case, reduction, layout) for case in cases], reduction)
+
+
+def compare(cases: list[BceCase], outs: list[dict[str, Tensor]], reduction: str) -> None:
+    """Fail unless what the kernels wrote is as good as PyTorch, over all cases, against float64."""
+    truth = [pytorch(case.upcast(), reduction) for case in cases]
+    assert_as_good(_joined(outs), _joined(truth), _joined([pytorch(case, reduction) for case in cases]))
 
 
 def _joined(results: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -136,21 +136,26 @@ def pytorch(case: DenseCase) -> dict[str, Tensor]:
 
 def check(dense: ModuleType, case: DenseCase, layout: Callable[[Tensor], Tensor] = contiguous) -> None:
     """Fail unless the kernels are as good as PyTorch, in their arithmetic, against float64."""
-    got = {k: v.cpu() for k, v in run(dense, case, layout).items()}
+    compare(case, run(dense, case, layout))
+
+
+def compare(case: DenseCase, out: dict[str, Tensor]) -> None:
+    """Fail unless what the kernels wrote is as good as PyTorch, in their arithmetic, against float64."""
+    got = {k: v.cpu() for k, v in out.items()}
     truth = {k: v.cpu() for k, v in pytorch(replace(case.upcast(), precision="ieee")).items()}
     assert_as_good(got, truth, {k: v.cpu() for k, v in pytorch(case).items()})
 
 
 def _product(a: Tensor, b: Tensor, precision: str) -> Tensor:
-    """Return ``a @ b`` as tensor cores have it: tf32 rounds the operands, tf32x3 adds what is left out."""
+    """Return ``a @ b`` as tensor cores have it: tf32 cuts the operands, tf32x3 adds what is left out."""
     if precision == "ieee":
         return a @ b
-    large_a, large_b = _tf32(a), _tf32(b)
     if precision == "tf32":
-        return large_a @ large_b
+        return _tf32(a) @ _tf32(b)
+    large_a, large_b = _tf32(a, 0x1000), _tf32(b, 0x1000)
     return (_tf32(a - large_a) @ large_b + large_a @ _tf32(b - large_b)) + large_a @ large_b
 
 
-def _tf32(tensor: Tensor) -> Tensor:
-    """Return a float32 tensor rounded to tf32's ten bits of mantissa."""
-    return ((tensor.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+def _tf32(tensor: Tensor, half: int = 0) -> Tensor:
+    """Return a float32 tensor with tf32's ten bits of mantissa, after adding ``half`` of the last of them."""
+    return ((tensor.contiguous().view(torch.int32) + half) & ~0x1FFF).view(torch.float32)

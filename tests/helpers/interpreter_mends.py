@@ -2,8 +2,9 @@
 
 - bfloat16: the interpreter keeps it as 16-bit integers, multiplies those as they are in ``tl.dot``, and
   truncates where a GPU rounds to nearest, ties to even.
-- tf32: ``tl.dot`` with "tf32" and "tf32x3" is as exact as with "ieee". Here, operands are rounded to the 10
-  mantissa bits of tf32, and tf32x3 adds the products with the rests, as the compiler's pass does.
+- tf32: ``tl.dot`` with "tf32" and "tf32x3" is as exact as with "ieee". Here, as in the compiled code, tf32
+  hands float32 to the tensor cores, which ignore all but 10 bits of the mantissa; tf32x3 rounds operands to
+  these (``cvt.rna.tf32``) and adds the products with the rests.
 - NumPy warns of infinities and NaN, which a GPU computes with in silence.
 
 Sums of products are float32 sums of NumPy: another order than a tensor core's, and no worse.
@@ -29,7 +30,13 @@ def float32_of(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def tf32_of(values: np.ndarray) -> np.ndarray:
+def cut_to_tf32(values: np.ndarray) -> np.ndarray:
+    """Return float32 values as tensor cores read them as tf32: without the last 13 bits."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return np.where(np.isfinite(values), (bits & np.uint32(0xFFFFE000)).view(np.float32), values)
+
+
+def round_to_tf32(values: np.ndarray) -> np.ndarray:
     """Return float32 values rounded to tf32: to nearest, ties away from zero, as ``cvt.rna.tf32`` does."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
@@ -40,12 +47,11 @@ def product(a: np.ndarray, b: np.ndarray, precision: str) -> np.ndarray:
     """Return the float32 matrix product of float32 operands as ``tl.dot`` makes it with this precision."""
     if precision == "ieee":
         return np.matmul(a, b, dtype=np.float32)
-    large_a, large_b = tf32_of(a), tf32_of(b)
-    total = np.matmul(large_a, large_b, dtype=np.float32)
-    if precision == "tf32x3":
-        small_a, small_b = tf32_of(a - large_a), tf32_of(b - large_b)
-        total = (np.matmul(small_a, large_b) + np.matmul(large_a, small_b)) + total
-    return total
+    if precision == "tf32":
+        return np.matmul(cut_to_tf32(a), cut_to_tf32(b), dtype=np.float32)
+    large_a, large_b = round_to_tf32(a), round_to_tf32(b)
+    small_a, small_b = cut_to_tf32(a - large_a), cut_to_tf32(b - large_b)
+    return (small_a @ large_b + large_a @ small_b) + large_a @ large_b
 
 
 def _create_dot(self, a, b, d, input_precision, *_):

@@ -71,16 +71,15 @@ def test_what_is_found_does_not_outlive_the_sanitizer():
 def assert_clean(case: DenseCase, layout: str = "contiguous") -> None:
     from fastgan.kernels.triton import dense
 
-    assert dense_findings(dense, case, layout) == []
+    assert dense_findings(dense, case, case.outputs(LAYOUTS[layout])) == []
 
 
-def dense_findings(dense, case: DenseCase, layout: str = "contiguous") -> list[str]:
+def dense_findings(dense, case: DenseCase, out: dict[str, torch.Tensor]) -> list[str]:
     """Run the three dense kernels under the sanitizer; return what it found."""
     from helpers.sanitizer import Sanitizer
 
     inputs = {k: getattr(case, k) for k in ("x", "weight", "bias", "dy", "y")}
     inputs = {k: v for k, v in inputs.items() if v is not None}
-    out = case.outputs(LAYOUTS[layout])
     with Sanitizer(inputs, out) as found:
         dense_checks.launch(dense, case, out)
     return found
