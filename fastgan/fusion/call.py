@@ -23,7 +23,8 @@ Activation = Callable | str
 
 _RELUS = (F.relu, torch.relu, torch.relu_)
 _LEAKY_RELUS = (F.leaky_relu, F.leaky_relu_)
-_RELU_METHODS = ("relu", "relu_")
+ACTIVATIONS = (nn.LeakyReLU, nn.ReLU)
+RELU_METHODS = ("relu", "relu_")
 # Subclasses of tensors (distributed, fake, of users) have their own idea of ``F.linear``.
 _TENSORS = (Tensor, nn.Parameter)
 
@@ -47,17 +48,14 @@ def call(site: Any, activation: Activation, linear: Callable, x: Tensor, *args: 
     Raises:
         Exception: whatever the two raise.
     """
-    slope = slope_of(activation, args, options)
-    if (
-        type(slope) is float
-        and type(linear) is nn.Linear
-        and obstacle(linear) is None
-        and type(x) in _TENSORS
-        and type(linear.weight) in _TENSORS
-        and not torch.jit.is_tracing()  # what is exported runs where there is no fastgan
-        and not _is_exporting()
-    ):
-        return linear_leaky_relu(x, linear.weight, linear.bias, slope)
+    if type(linear) is nn.Linear and type(x) in _TENSORS and obstacle(linear) is None:
+        slope = slope_of(activation, args, options)
+        parameters = linear._parameters  # many times faster than attributes of a module
+        weight = parameters.get("weight")
+        # What is exported or traced runs where there is no fastgan.
+        exporting = torch.jit.is_tracing() or _is_exporting()
+        if type(slope) is float and type(weight) in _TENSORS and not exporting and not _has_any_global_hook():
+            return linear_leaky_relu(x, weight, parameters.get("bias"), slope)
     between = linear(x)
     if isinstance(activation, str):
         activation = getattr(between, activation)
@@ -65,7 +63,7 @@ def call(site: Any, activation: Activation, linear: Callable, x: Tensor, *args: 
     else:
         out = activation(between, *args, **options)
     if listener is not None:
-        listener(site, linear, out)
+        listener(site, out)
     return out
 
 
@@ -76,20 +74,27 @@ def slope_of(activation: Activation, args: tuple, options: dict) -> float | str:
             slope = activation.negative_slope
         elif type(activation) is nn.ReLU:
             slope = 0.0
+        elif isinstance(activation, ACTIVATIONS):
+            return f"the activation is a {type(activation).__name__}"
         else:
-            return "it is followed by something else"
+            return "neither LeakyReLU nor ReLU follows"
         reason = obstacle(activation)
-        if reason is not None or args or options:
-            return reason or "its activation gets more than one argument"
-    elif activation in _LEAKY_RELUS:
+        if reason is not None:
+            return f"the {type(activation).__name__} has {reason}"
+    elif any(activation is f for f in _LEAKY_RELUS):
         slope = args[0] if args else options.get("negative_slope", 0.01)
-    elif activation in _RELUS or activation in _RELU_METHODS:
+    elif any(activation is f for f in _RELUS) or activation in RELU_METHODS:
         slope = 0.0
     else:
-        return "it is followed by something else"
+        return "neither LeakyReLU nor ReLU follows"
     if type(slope) not in (float, int) or not 0.0 <= slope < math.inf:
         return "its activation's slope is not a number >= 0"
     return float(slope)
+
+
+def is_activation(thing: object) -> bool:
+    """Whether something is of a kind that :func:`slope_of` has a slope for."""
+    return isinstance(thing, ACTIVATIONS) or any(thing is f for f in (*_LEAKY_RELUS, *_RELUS))
 
 
 def obstacle(module: nn.Module) -> str | None:
@@ -99,7 +104,6 @@ def obstacle(module: nn.Module) -> str | None:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or _has_any_global_hook()
     ):
         return "a hook"
     if "forward" in module.__dict__ or module._compiled_call_impl is not None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from fastgan.fusion.call import call
+from fastgan.fusion.call import ACTIVATIONS, call
 
 
-def forward(self: nn.Sequential, input: Tensor) -> Tensor:
+def forward(self, input):
     """Return what ``nn.Sequential.forward`` returns."""
-    modules = list(self._modules.values())
+    if not torch.jit.is_scripting():  # torch.jit.script takes the rest, which is PyTorch's own
+        return _run(list(self._modules.values()), input)
+    for module in self:
+        input = module(input)
+    return input
+
+
+def _run(modules: list[nn.Module], input: Tensor) -> Tensor:
     i = 0
     while i < len(modules):
-        if is_pair(modules, i):
+        if _is_pair(modules, i):
             input = call(i, modules[i + 1], modules[i], input)
             i += 2
         else:
@@ -21,13 +29,13 @@ def forward(self: nn.Sequential, input: Tensor) -> Tensor:
     return input
 
 
-def is_pair(modules: list[nn.Module], i: int) -> bool:
+def _is_pair(modules: list[nn.Module], i: int) -> bool:
     """Whether modules ``i`` and ``i + 1`` may run as one op, as far as their kinds tell.
 
     They may not where the next one works in place: the fused op keeps its result for the backward pass.
     """
     if type(modules[i]) is not nn.Linear or i + 1 == len(modules):
         return False
-    if type(modules[i + 1]) not in (nn.LeakyReLU, nn.ReLU):
+    if type(modules[i + 1]) not in ACTIVATIONS:
         return False
-    return i + 2 == len(modules) or not getattr(modules[i + 2], "inplace", False)
+    return i + 2 == len(modules) or not vars(modules[i + 2]).get("inplace", False)

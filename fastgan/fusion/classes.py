@@ -1,0 +1,88 @@
+"""Fused classes: a module becomes fused by changing its class, and nothing else about it.
+
+The fused class is a subclass of its own with the same name, in which some methods are others. So parameters,
+buffers, children, hooks and attributes are what and where they were, and ``unfuse`` only puts the class back.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from abc import ABCMeta
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType
+from typing import Any, Generic
+
+from torch import nn
+
+from fastgan.fusion import sequential
+from fastgan.fusion.source import CannotRewrite, Site, rewrite
+
+_PLAIN = "_fastgan_plain_class"
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class that a module had before it was fused."""
+    return vars(type(module)).get(_PLAIN, type(module))
+
+
+def is_sequential(cls: type[nn.Module]) -> bool:
+    """Whether a class calls its children in turn, as ``nn.Sequential`` does."""
+    return issubclass(cls, nn.Sequential) and cls.forward is nn.Sequential.forward
+
+
+def methods(cls: type[nn.Module]) -> dict[str, FunctionType]:
+    """Return the functions that a class, or a base of it that is not PyTorch's, has as methods."""
+    found: dict[str, Any] = {}
+    for c in cls.__mro__:
+        if not c.__module__.startswith("torch.nn."):
+            found = vars(c) | found
+    return {name: f for name, f in found.items() if isinstance(f, FunctionType)}
+
+
+def set_class(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Change the class of a module, whatever its ``__setattr__``."""
+    object.__setattr__(module, "__class__", cls)
+
+
+@cache
+def fused_class(plain: type[nn.Module], sites: tuple[Site, ...] = ()) -> type[nn.Module]:
+    """Return the subclass whose pairs at ``sites`` run as one op; for a Sequential all its pairs.
+
+    Sites that are not there, such as those of an older source, are passed over.
+
+    Raises:
+        CannotRewrite: a class that would notice, or methods without the source that they were made of.
+    """
+    if type(plain) not in (type, ABCMeta):
+        raise CannotRewrite(f"its class has a metaclass, {type(plain).__name__}")
+    if any("__init_subclass__" in vars(c) for c in plain.__mro__ if c not in (object, Generic)):
+        raise CannotRewrite("its class is told of subclasses")
+    members: dict[str, Any] = {n: getattr(plain, n) for n in ("__module__", "__qualname__", "__doc__")}
+    members |= {_PLAIN: plain, "__reduce_ex__": _reduce_ex, "_fastgan_sites": sites}
+    if is_sequential(plain):
+        members["forward"] = sequential.forward
+    for name in {site.method for site in sites}:
+        function = methods(plain).get(name)
+        new = function and rewrite(function, lambda pair: pair.site in sites)
+        if new:
+            members[name] = new
+    return type(plain)(plain.__name__, (plain,), members)
+
+
+def _reduce_ex(self: nn.Module, protocol: int) -> str | tuple:
+    """Pickle or copy as the plain class does, with the fused class told by what it is made of."""
+    cls = type(self)
+    reduced = super(cls, self).__reduce_ex__(max(protocol, 2))
+    if isinstance(reduced, str) or reduced[0] not in (copyreg.__newobj__, copyreg.__newobj_ex__):
+        return reduced  # the class has its own way
+    create, (_, *arguments), *state = reduced
+    return (_create, (create, plain_class(self), cls._fastgan_sites, *arguments), *state)
+
+
+def _create(create: Callable, plain: type[nn.Module], sites: tuple[Site, ...], *arguments: Any) -> nn.Module:
+    try:
+        cls = fused_class(plain, tuple(Site(*site) for site in sites))
+    except CannotRewrite:
+        cls = plain  # the same numbers, from a file whose source is not where it is loaded
+    return create(cls, *arguments)

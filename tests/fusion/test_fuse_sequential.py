@@ -1,0 +1,281 @@
+"""Fused ``nn.Sequential``: what is fused, what is left alone and why, and that nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers.twins import assert_twins
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+import fastgan
+from fastgan.errors import UserError
+from fastgan.fusion import places
+from fastgan.fusion.classes import plain_class
+
+X = torch.randn(6, 4)
+
+
+def pair(activation: nn.Module | None = None, **options) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4, **options), activation or nn.LeakyReLU(0.2))
+
+
+def reasons(model: nn.Module) -> list[str]:
+    return [place.reason for place in places(model)]
+
+
+@pytest.mark.parametrize(
+    ("activation", "slope"),
+    [
+        (nn.LeakyReLU(), 0.01),
+        (nn.LeakyReLU(0.2, inplace=True), 0.2),
+        (nn.LeakyReLU(0), 0.0),
+        (nn.LeakyReLU(1.5), 1.5),
+        (nn.ReLU(), 0.0),
+        (nn.ReLU(inplace=True), 0.0),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_pairs_that_are_fused(activation, slope, bias, ran):
+    model = pair(activation, bias=bias)
+    plain = copy.deepcopy(model)
+    assert fastgan.fuse(model) is model
+    assert_twins(model, plain, X)
+    assert ran == [slope, slope]
+
+
+def is_plain(model: nn.Module) -> bool:
+    return all(plain_class(m) is type(m) for m in model.modules())
+
+
+class Slope(nn.LeakyReLU):
+    pass
+
+
+class Dense(nn.Linear):
+    pass
+
+
+def normed(norm, *args):
+    model = pair()
+    norm(model[0], *args)
+    return model
+
+
+def hooked(child, register):
+    model = pair()
+    getattr(model[child], register)(lambda *args: None)
+    return model
+
+
+def with_forward():
+    model = pair()
+    model[0].forward = lambda x, layer=model[0]: nn.Linear.forward(layer, 2 * x)
+    return model
+
+
+LEFT = {
+    "tanh": (lambda: pair(nn.Tanh()), "neither LeakyReLU nor ReLU follows"),
+    "prelu": (lambda: pair(nn.PReLU()), "neither LeakyReLU nor ReLU follows"),
+    "batch norm between": (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()), "neither"),
+    "dropout between": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.ReLU()), "neither"),
+    "last": (lambda: nn.Sequential(nn.Linear(4, 4)), "neither"),
+    "negative slope": (lambda: pair(nn.LeakyReLU(-0.2)), "its activation's slope is not a number >= 0"),
+    "not a number": (lambda: pair(nn.LeakyReLU(float("nan"))), "its activation's slope is not"),
+    "subclass": (lambda: pair(Slope(0.2)), "the activation is a Slope"),
+    "subclass of Linear": (lambda: nn.Sequential(Dense(4, 4), nn.ReLU()), "the Linear is a Dense"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4), nn.ReLU()), "the Linear is a LazyLinear"),
+    "spectral norm": (lambda: normed(parametrizations.spectral_norm), "the Linear is a ParametrizedLinear"),
+    "orthogonal": (lambda: normed(parametrizations.orthogonal), "the Linear is a ParametrizedLinear"),
+    "old spectral norm": (lambda: normed(spectral_norm), "the Linear has a hook"),
+    "pruned": (lambda: normed(prune.random_unstructured, "weight", 0.5), "the Linear has a hook"),
+    "forward hook": (lambda: hooked(0, "register_forward_hook"), "the Linear has a hook"),
+    "pre-hook": (lambda: hooked(0, "register_forward_pre_hook"), "the Linear has a hook"),
+    "backward hook": (lambda: hooked(0, "register_full_backward_hook"), "the Linear has a hook"),
+    "backward pre-hook": (lambda: hooked(0, "register_full_backward_pre_hook"), "the Linear has a hook"),
+    "hook on the activation": (lambda: hooked(1, "register_forward_hook"), "the LeakyReLU has a hook"),
+    "its own forward": (with_forward, "the Linear has a forward of its own"),
+    "changed in place": (
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Dropout(inplace=True)),
+        "its result is changed in place, and the backward pass needs it",
+    ),
+    "a view changed in place": (
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Flatten(), nn.ELU(inplace=True)),
+        "its result is changed in place",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("case", LEFT)
+def test_what_is_left_alone(case, ran):
+    build, reason = LEFT[case]
+    torch.manual_seed(0)
+    model = build()
+    torch.manual_seed(0)
+    fused = fastgan.fuse(build())
+    assert reasons(model)[0].startswith(reason)
+    assert is_plain(fused)
+    if case not in ("lazy", "not a number"):
+        assert_twins(fused, model, X)
+    assert ran == []
+
+
+def test_a_global_hook_is_respected(ran):
+    model, seen = fastgan.fuse(pair()), []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, args, out: seen.append(type(m)))
+    try:
+        model(X)
+    finally:
+        handle.remove()
+    assert seen == [nn.Linear, nn.LeakyReLU, type(model)] and ran == []
+
+
+def changes():
+    def weight(m):
+        m[0].weight = nn.Parameter(torch.ones(4, 4))
+
+    def child(m):
+        m[0] = nn.Linear(4, 4, bias=False)
+
+    def insert(m):
+        m.insert(1, nn.BatchNorm1d(4))
+
+    return {
+        "a slope": (lambda m: setattr(m[1], "negative_slope", 0.5), [0.5]),
+        "a slope below 0": (lambda m: setattr(m[1], "negative_slope", -0.5), []),
+        "an activation": (lambda m: m.__setitem__(1, nn.Tanh()), []),
+        "a Linear": (child, [0.2]),
+        "a weight": (weight, [0.2]),
+        "no bias": (lambda m: setattr(m[0], "bias", None), [0.2]),
+        "something between": (insert, []),
+        "something in place after": (lambda m: m.append(nn.Dropout(inplace=True)), []),
+        "a hook": (lambda m: m[0].register_forward_hook(lambda m, args, out: 3 * out), []),
+        "a norm": (lambda m: parametrizations.spectral_norm(m[0]), []),
+        "an old norm": (lambda m: weight_norm(m[0]), []),
+        "a slice": (lambda m: m.__delitem__(slice(1, 2)), []),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("what", changes())
+def test_changes_after_fusing_count(what, ran):
+    change, slopes = changes()[what]
+    plain = pair()
+    model = fastgan.fuse(plain, inplace=False)
+    for m in (plain, model):
+        torch.manual_seed(1)
+        change(m)
+    assert_twins(model, plain, X)
+    assert ran == 2 * slopes
+
+
+def test_any_depth_and_containers_around(ran):
+    inner = nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.1), nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    model = nn.Sequential(nn.ModuleDict({"a": inner})["a"], nn.Linear(4, 4), nn.LeakyReLU(0.3), inner[:2])
+    plain = copy.deepcopy(model)
+    fastgan.fuse(model)
+    assert_twins(model, plain, X)
+    assert ran == 2 * [0.1, 0.0, 0.3, 0.1]
+
+
+def test_containers_without_a_forward(ran):
+    model = nn.ModuleList([pair(), nn.ModuleDict({"x": pair(nn.ReLU())})])
+    fastgan.fuse(model)
+    model[0](X), model[1]["x"](X)
+    assert ran == [0.2, 0.0]
+
+
+def test_shared_layers_and_weights(ran):
+    linear, act = nn.Linear(4, 4), nn.LeakyReLU(0.2)
+    tied = nn.Linear(4, 4)
+    tied.weight = linear.weight
+    model = nn.Sequential(linear, act, tied, act, linear, nn.Tanh(), linear, act)
+    plain = copy.deepcopy(model)
+    fastgan.fuse(model)
+    assert model[2].weight is model[0].weight and model[4] is model[0]
+    assert_twins(model, plain, X)
+    assert len(ran) == 6
+
+
+class Named(nn.Sequential):
+    """A Sequential of its own class, with more to it."""
+
+    def extra(self):
+        return self[0].in_features
+
+
+class Odd(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def test_subclasses_of_sequential(ran):
+    model = fastgan.fuse(Named(nn.Linear(4, 4), nn.ReLU()))
+    assert isinstance(model, Named) and model.extra() == 4 and type(model).__name__ == "Named"
+    model(X)
+    assert ran == [0.0]
+    odd = Odd(nn.Linear(4, 4), nn.ReLU())
+    fused = fastgan.fuse(odd, inplace=False)
+    assert_twins(fused, odd, X)
+    assert type(fused) is Odd and reasons(odd) == [
+        "the code does not call the activation right where it calls the Linear"
+    ]
+
+
+def test_nothing_else_changes(tmp_path):
+    model = nn.Sequential(pair(), nn.Linear(4, 1))
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    torch.save(model.state_dict(), tmp_path / "old.pt")
+    before = {name: (id(m), {**vars(m)}) for name, m in model.named_modules()}
+    parameters, text = list(model.parameters()), repr(model)
+    fastgan.fuse(model)
+    assert {name: (id(m), {**vars(m)}) for name, m in model.named_modules()} == before
+    assert repr(model) == text and all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    old = {k: v.clone() for k, v in model.state_dict().items()}
+    model(X).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model[1].weight, old["1.weight"])
+    assert model.load_state_dict(torch.load(tmp_path / "old.pt")).missing_keys == []
+    assert all(torch.equal(v, old[k]) for k, v in model.state_dict().items())
+
+
+def test_a_copy_leaves_the_model_alone():
+    model = nn.Sequential(pair(), nn.Linear(4, 1))
+    fused = fastgan.fuse(model, inplace=False)
+    assert type(model) is type(model[0]) is nn.Sequential and type(fused[0]) is not nn.Sequential
+    assert not {*map(id, model.parameters())} & {*map(id, fused.parameters())}
+
+
+def test_fusing_twice_and_unfusing():
+    model = nn.Sequential(pair(), nn.Linear(4, 4), nn.ReLU())
+    classes = [type(m) for m in fastgan.fuse(model).modules()]
+    assert [type(m) for m in fastgan.fuse(model).modules()] == classes
+    assert reasons(model) == ["", ""]
+    assert fastgan.unfuse(model) is model
+    assert [type(m) for m in model.modules()] == [
+        nn.Sequential, nn.Sequential, nn.Linear, nn.LeakyReLU, nn.Linear, nn.ReLU,
+    ]  # fmt: skip
+    fastgan.unfuse(model)
+
+
+def test_the_list(capsys):
+    model = nn.Sequential(pair(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
+    fastgan.fuse(model, verbose=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "Sequential: 1 fused, 2 left alone",
+        "  0.0  Linear, LeakyReLU    fused",
+        "  1    Linear, BatchNorm1d  neither LeakyReLU nor ReLU follows",
+        "  4    Linear, the return   neither LeakyReLU nor ReLU follows",
+    ]
+    fastgan.fuse(nn.Tanh(), verbose=True)
+    assert capsys.readouterr().out == "Tanh: 0 fused, 0 left alone\n"
+
+
+@pytest.mark.parametrize("function", [fastgan.fuse, fastgan.unfuse, places])
+def test_anything_but_a_module_is_refused(function):
+    with pytest.raises(UserError, match=r"^model: got dict; wanted an nn.Module"):
+        function({})
