@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fastgan.config import Config
-from fastgan.models import ModelSpec
+from fastgan.spec import ModelSpec
 
 _MOMENTS = 2
 _FLOAT = 4

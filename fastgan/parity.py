@@ -24,7 +24,7 @@ from fastgan.config import Config, preset
 from fastgan.data.schema import Data, Schema
 from fastgan.engines.protocol import METRICS, Engine
 from fastgan.engines.reference import ReferenceEngine
-from fastgan.models import ModelSpec
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 
 STEPS = (1, 5)

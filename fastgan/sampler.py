@@ -218,7 +218,7 @@ def native_sampler(
         threads: as in :class:`Sampler`.
         in_flight: rows that a thread has in its buffers; None for what suits the generator.
     """
-    from fastgan.engines.cpu import native_spec
+    from fastgan.engines.native import native_spec
     from fastgan.kernels import cpu
 
     options = native_spec(generator.spec, in_flight or _rows_in_flight(generator.spec.g_widths))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastgan.errors import UserError
-from fastgan.models import ModelSpec, init_parameters
+from fastgan.models import init_parameters
+from fastgan.spec import ModelSpec
 
 
 @dataclass

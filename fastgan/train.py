@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fastgan.checkpoint import Record
     from fastgan.data import Data
     from fastgan.engines import Engine
-    from fastgan.models import ModelSpec
     from fastgan.report import RunFolder
+    from fastgan.spec import ModelSpec
     from fastgan.state import State
 
 
@@ -63,7 +63,7 @@ def _train(argv: Sequence[str] | None) -> int:
 def _new(config: Config, preset: str, arguments: dict[str, Any]) -> int:
     from fastgan import report
     from fastgan.data import load
-    from fastgan.models import ModelSpec
+    from fastgan.spec import ModelSpec
     from fastgan.state import State
 
     data = load(config.data)

@@ -12,7 +12,7 @@ import torch
 from fastgan import checkpoint, files
 from fastgan.checkpoint import Record
 from fastgan.errors import UserError
-from fastgan.models import ModelSpec
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 from fastgan.stats import Window
 

@@ -28,12 +28,12 @@ LOWER = {
     "trained": {"data.schema", "spec"},
     "generator_file": {"errors", "config", "files", "data", "spec", "trained"},
     "sampler": {"errors", "noise", "trained", "models", "engines", "kernels"},
-    "state": {"errors", "models"},
+    "state": {"errors", "models", "spec"},
     "ops": {"errors", "kernels"},
     "graphs": {"errors"},
     "fusion": {"errors", "ops"},
     "layers": {"errors", "ops", "fusion"},
-    "engines": {"errors", "config", "noise", "models", "state", "data.schema", "kernels", "threads"},
+    "engines": {"errors", "config", "noise", "spec", "models", "state", "data.schema", "kernels", "threads"},
 }
 
 # What some of them may import from elsewhere, besides the standard library.

@@ -12,7 +12,8 @@ from torch import nn
 
 from fastgan import noise
 from fastgan.config import Config
-from fastgan.models import Discriminator, Generator, ModelSpec, init_parameters
+from fastgan.models import Discriminator, Generator, init_parameters
+from fastgan.spec import ModelSpec
 
 SPEC = ModelSpec(latent=5, features=7, classes=0, g_hidden=(6, 4), d_hidden=(3, 2), slope=0.2, head="sigmoid")
 LABELLED = replace(SPEC, classes=3)

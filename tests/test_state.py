@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fastgan.errors import UserError
-from fastgan.models import Discriminator, Generator, ModelSpec, init_parameters
+from fastgan.models import Discriminator, Generator, init_parameters
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 
 SPEC = ModelSpec(latent=5, features=7, classes=2, g_hidden=(6, 4), d_hidden=(3,), slope=0.2, head="tanh")

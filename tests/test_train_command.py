@@ -15,7 +15,7 @@ from fastgan import checkpoint, engines, train
 from fastgan.config import Config, preset
 from fastgan.cost import estimate
 from fastgan.engines.reference import ReferenceEngine
-from fastgan.models import ModelSpec
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 
 

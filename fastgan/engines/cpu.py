@@ -7,31 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fastgan.config import HEADS, LOSSES, Config
+from fastgan.config import LOSSES, Config
 from fastgan.data.schema import Data
+from fastgan.engines.native import native_spec
 from fastgan.engines.protocol import METRICS
 from fastgan.kernels import cpu
-from fastgan.models import ModelSpec
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 from fastgan.threads import thread_count
 
 _NETWORKS = ("generator", "discriminator")
 _KINDS = ("", "exp_avg.", "exp_avg_sq.", "ema.")  # in the order of the native module
 _PIECE = 256  # steps per native call, whose rates are computed beforehand
-_LEAKY_RELU = 1  # activations there: LeakyReLU, then the heads in the order of HEADS
-
-
-def native_spec(spec: ModelSpec, batch: int) -> dict[str, object]:
-    """Return the part of the native module's options that describes the generator and the rows in flight."""
-    return {
-        "latent": spec.latent,
-        "features": spec.features,
-        "classes": spec.classes,
-        "g_hidden": list(spec.g_hidden),
-        "slope": spec.slope,
-        "head": HEADS.index(spec.head) + _LEAKY_RELU,
-        "batch": batch,
-    }
 
 
 class CpuEngine:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fastgan.state import State
+if TYPE_CHECKING:
+    from fastgan.state import State
 
 #: Columns of what :meth:`Engine.run` returns. ``penalty`` is R1/2 |grad|^2 + R2/2 |grad|^2 (means over rows,
 #: not multiplied by ``penalty_every``), NaN at steps without one. ``d_*_acc`` are shares of rows: logit > 0

@@ -24,8 +24,9 @@ from fastgan import noise
 from fastgan.config import Config
 from fastgan.data.schema import Data
 from fastgan.engines.protocol import METRICS
-from fastgan.models import Discriminator, Generator, ModelSpec
+from fastgan.models import Discriminator, Generator
 from fastgan.noise import Stream
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 
 

@@ -15,7 +15,7 @@ from fastgan.config import Config, preset
 from fastgan.data.schema import Data, Schema
 from fastgan.engines.protocol import METRICS
 from fastgan.engines.reference import ReferenceEngine
-from fastgan.models import ModelSpec
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 
 FEW = dict(g_hidden=(8,), d_hidden=(8,), latent=5)

@@ -16,7 +16,7 @@ import numpy as np, torch
 from fastgan.config import Config
 from fastgan.data.schema import Data, Schema
 from fastgan.engines.cpu import CpuEngine
-from fastgan.models import ModelSpec
+from fastgan.spec import ModelSpec
 from fastgan.state import State
 rows = np.arange(40 * 9, dtype=np.uint8).reshape(40, 9)
 data = Data(rows, None, Schema("array", (9,), "uint8"), "rows", "rows")

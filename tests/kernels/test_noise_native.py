@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan import noise
-from fastgan.engines.cpu import native_spec
-from fastgan.models import Generator, ModelSpec
+from fastgan.engines.native import native_spec
+from fastgan.models import Generator
 from fastgan.sampler import native_sampler
+from fastgan.spec import ModelSpec
 
 SEEDS = st.integers(0, 2**64 - 1)
 STREAMS = st.integers(0, 2**32 - 1)

@@ -272,6 +272,19 @@ fastgan.virtual.VirtualDataset
     assert "the extra 'virtual'" in done.stdout and 'pip install "fastgan[virtual]"' in done.stdout
 
 
+def test_reading_rows_needs_no_torch(path):
+    if Sampler(VirtualTable(path, 1).generator).engine != "cpu":
+        pytest.skip("PyTorch computes the rows")
+    code = f"""
+import sys
+from fastgan.virtual import VirtualTable
+VirtualTable({str(path)!r}, 100).to_table()
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_importing_the_package_needs_neither_torch_nor_pyarrow():
     code = "import fastgan.virtual, sys; print({'torch', 'pyarrow', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
