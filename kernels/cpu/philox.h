@@ -11,39 +11,37 @@ constexpr uint32_t STREAM_SHUFFLE = 2;
 
 INLINE void mul_hi_lo(VU a, uint32_t m, VU& hi, VU& lo) {
   const VQ even = mul_even((VQ)a, m), odd = mul_even((VQ)a >> 32, m);
-  lo = (VU)((even & 0xffffffffu) | (odd << 32));
-  hi = (VU)((even >> 32) | (odd & 0xffffffff00000000u));
+  lo = every_other((VU)even, (VU)(odd << 32));
+  hi = every_other((VU)(even >> 32), (VU)odd);
 }
 
-// Philox4x32-10 of VW counters at once.
-INLINE void philox(VU (&c)[4], uint64_t seed) {
+// Philox4x32-10 of G times VW counters, side by side: each round waits for the one before.
+template <int G>
+INLINE void philox(VU (&c)[G][4], uint64_t seed) {
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
   for (int round = 0; round < 10; round++) {
-    VU hi0, lo0, hi1, lo1;
-    mul_hi_lo(c[0], PHILOX_M0, hi0, lo0);
-    mul_hi_lo(c[2], PHILOX_M1, hi1, lo1);
-    c[0] = hi1 ^ c[1] ^ k0;
-    c[1] = lo1;
-    c[2] = hi0 ^ c[3] ^ k1;
-    c[3] = lo0;
+    UNROLL for (int g = 0; g < G; g++) {
+      VU hi0, lo0, hi1, lo1;
+      mul_hi_lo(c[g][0], PHILOX_M0, hi0, lo0);
+      mul_hi_lo(c[g][2], PHILOX_M1, hi1, lo1);
+      c[g][0] = hi1 ^ c[g][1] ^ k0;
+      c[g][1] = lo1;
+      c[g][2] = hi0 ^ c[g][3] ^ k1;
+      c[g][3] = lo0;
+    }
     k0 += PHILOX_W0;
     k1 += PHILOX_W1;
   }
 }
 
-// The blocks of VW counters: `row` differs by lane through `row_offset`, `quad` (column / 4) likewise.
-struct Blocks {
-  uint64_t seed;
-  uint32_t stream;
-  INLINE void at(uint64_t row, VU row_offset, VU quad, VU (&c)[4]) const {
-    const VU low = row_offset + (uint32_t)row;
-    c[0] = quad;
-    c[1] = low;
-    c[2] = (VU{} + (uint32_t)(row >> 32)) - (VU)(low < row_offset);  // a true lane is -1: the carry
-    c[3] = VU{} + stream;
-    philox(c, seed);
-  }
-};
+// The counters of VW blocks: `row` differs by lane through `row_offset`, `quad` (column / 4) likewise.
+INLINE void counters(uint32_t stream, uint64_t row, VU row_offset, VU quad, VU (&c)[4]) {
+  const VU low = row_offset + (uint32_t)row;
+  c[0] = quad;
+  c[1] = low;
+  c[2] = (VU{} + (uint32_t)(row >> 32)) - (VU)(low < row_offset);  // a true lane is -1: the carry
+  c[3] = VU{} + stream;
+}
 
 INLINE VU lanes() {
   VU v;
@@ -64,33 +62,36 @@ INLINE void box_muller(const VU (&w)[4], V (&y)[4]) {
 }
 
 // Fill rows of one panel (16 columns from `column`) with normals: out[r * 16 + c] for r < rows.
-// A vector holds VW / 4 rows of the panel; the last vector may compute rows that are not asked for.
+// A vector holds VW / 4 rows of the panel; the last vectors may compute rows that are not asked for.
 static void normal_panel(uint64_t seed, uint32_t stream, uint64_t first_row, int rows, int column, float* out) {
-  constexpr int step = VW / 4;
+  constexpr int step = VW / 4, groups = 4;
   const VU row_offset = lanes() / 4, quad = lanes() % 4 + (uint32_t)column / 4;
-  const Blocks blocks{seed, stream};
   alignas(64) float last[VW * 4];
-  for (int r = 0; r < rows; r += step) {
-    VU c[4];
-    V y[4];
-    blocks.at(first_row + (uint64_t)r, row_offset, quad, c);
-    box_muller(c, y);
-    if (r + step <= rows) {
-      store_interleaved(out + r * PW, y);
-    } else {
-      store_interleaved(last, y);
-      for (int i = 0; i < (rows - r) * PW; i++) out[r * PW + i] = last[i];
+  for (int r = 0; r < rows; r += step * groups) {
+    VU words[groups][4];
+    for (int g = 0; g < groups; g++)
+      counters(stream, first_row + (uint64_t)(r + g * step), row_offset, quad, words[g]);
+    philox(words, seed);
+    for (int g = 0, row = r; g < groups && row < rows; g++, row += step) {
+      V y[4];
+      box_muller(words[g], y);
+      if (row + step <= rows) {
+        store_interleaved(out + row * PW, y);
+      } else {
+        store_interleaved(last, y);
+        for (int i = 0; i < (rows - row) * PW; i++) out[row * PW + i] = last[i];
+      }
     }
   }
 }
 
 // Raw words of a row, all columns: out[0 .. columns).
 static void word_row(uint64_t seed, uint32_t stream, uint64_t row, int columns, uint32_t* out) {
-  const Blocks blocks{seed, stream};
   for (int column = 0; column < columns; column += 4 * VW) {
-    VU c[4];
-    blocks.at(row, VU{}, lanes() + (uint32_t)column / 4, c);
-    for (int i = 0; i < 4 * VW && column + i < columns; i++) out[column + i] = c[i % 4][i / 4];
+    VU c[1][4];
+    counters(stream, row, VU{}, lanes() + (uint32_t)column / 4, c[0]);
+    philox(c, seed);
+    for (int i = 0; i < 4 * VW && column + i < columns; i++) out[column + i] = c[0][i % 4][i / 4];
   }
 }
 

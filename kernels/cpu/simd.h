@@ -90,6 +90,15 @@ INLINE V vsqrt(V x) { return (V)vsqrtq_f32((float32x4_t)x); }
 INLINE VQ mul_even(VQ a, uint32_t m) { return (VQ)vmull_u32(vmovn_u64((uint64x2_t)a), vdup_n_u32(m)); }
 #endif
 
+// Lanes 0, 2, ... of a and 1, 3, ... of b.
+INLINE VU every_other(VU a, VU b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return (VU)_mm256_blend_epi32((__m256i)a, (__m256i)b, 0xaa);
+#else
+  return (VU)(((VQ)a & 0xffffffffu) | ((VQ)b & 0xffffffff00000000u));
+#endif
+}
+
 // Several vectors that take the same operations side by side: the results of one step of a long function are ready
 // when the next step wants them. One vector after the other, the processor's window of waiting instructions fills up.
 template <int N>
