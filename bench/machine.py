@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -14,24 +15,62 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def facts() -> dict[str, Any]:
+def facts(device: str = "cpu") -> dict[str, Any]:
     """Return what a result depends on besides the code: processor, versions, commit, load."""
     changed = _git("status", "--porcelain", "--", "fastgan", "kernels", "bench")
     return {
         "cpu": cpu_model(),
         "cores": len(cores()),
+        "isa": isa(),
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "python": platform.python_version(),
         **{package: _version(package) for package in ("torch", "jax", "numpy")},
         "commit": _git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else ""),
         "load": round(os.getloadavg()[0], 2),
+        **({"gpu": gpu()} if device == "cuda" else {}),
     }
 
 
-def slug() -> str:
-    """Return a folder name for this kind of machine."""
-    words = f"{cpu_model()} {len(cores())} cores"
+def slug(device: str = "cpu") -> str:
+    """Return a folder name for this kind of machine: what a result may be held against."""
+    words = f"{cpu_model()} {cpu_generation()} {len(cores())} cores"
+    if device == "cuda":
+        words = gpu().split(",")[0]
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def device() -> str:
+    """Return where to measure: on a GPU if PyTorch can use one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def isa() -> str:
+    """Return the instruction set of the native module, or why there is none."""
+    from fastgan.kernels import cpu
+
+    from fastgan.errors import UserError
+
+    try:
+        return cpu.native().isa()
+    except UserError as error:
+        return str(error)
+
+
+def gpu() -> str:
+    """Return the first GPU's name, memory, power limit and clocks, now and at most; nothing is changed."""
+    wanted = "name,memory.total,power.limit,clocks.sm,clocks.max.sm,clocks.mem"
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={wanted}", "--format=csv,noheader"]
+    return _output(command, None)
+
+
+def cpu_generation() -> str:
+    """Return family and model, by which machines differ that call themselves the same (x86; else empty)."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    found = [re.search(rf"^{name}\s*:\s*(\d+)$", text, re.M) for name in ("cpu family", "model")]
+    return " ".join(match[1] for match in found if match)
 
 
 def cpu_model() -> str:
@@ -63,21 +102,22 @@ def pin(threads: int) -> None:
 
 
 class Others:
-    """How busy others keep the processors of this process: measured from its creation to :meth:`share`."""
+    """How busy others keep the processors of this process: measured from its creation to :meth:`taken`."""
 
     def __init__(self) -> None:
         self._start = self._now()
 
-    def share(self) -> float:
-        """Return the share of the processors' time, 0 to 1, that went to others (Linux; elsewhere 0)."""
+    def taken(self) -> dict[str, float]:
+        """Return processor seconds that went to others (Linux; elsewhere 0), and that there were."""
         wall, busy, mine = (b - a for a, b in zip(self._start, self._now(), strict=True))
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        return min(max((busy - mine) / (wall * count), 0.0), 1.0)
+        return {"others": busy - mine, "room": wall * count}
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Wall time, time that my processors were busy or stolen, my processor time; seconds."""
-        busy = mine = time.process_time()
+        """Wall time, time that my processors were busy or stolen, my time and my children's; seconds."""
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = mine = time.process_time() + children.ru_utime + children.ru_stime
         path = Path("/proc/stat")
         if path.exists():
             names = {f"cpu{cpu}" for cpu in os.sched_getaffinity(0)}
@@ -88,10 +128,10 @@ class Others:
         return time.perf_counter(), busy, mine
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, device: str) -> dict[str, str]:
     """Return the environment of a worker: the same number of threads for every library that asks."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
-    return dict(os.environ) | dict.fromkeys(names, str(threads)) | {"JAX_PLATFORMS": "cpu"}
+    return dict(os.environ) | dict.fromkeys(names, str(threads)) | {"JAX_PLATFORMS": device}
 
 
 def _version(package: str) -> str:
@@ -102,8 +142,12 @@ def _version(package: str) -> str:
 
 
 def _git(*arguments: str) -> str:
+    return _output(["git", *arguments], _ROOT)
+
+
+def _output(command: list[str], folder: Path | None) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
         return "unknown"
     return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,13 +39,19 @@ class Replayed:
 
 
 class Peer(Protocol):
-    """Anything that can be timed. ``run`` draws its own noise and batches, natively."""
+    """Anything that can be timed. ``run`` draws its own noise and batches, natively.
+
+    A peer that must leave something out of its time sets ``taken``, the seconds of its last ``run``.
+    """
 
     def reset(self) -> None:
         """Go back to the initial state, so that no measurement depends on the ones before it."""
 
     def run(self, units: int) -> int:
-        """Do at least ``units`` units of work (steps, rows), to the end, and return how many it were."""
+        """Do at least ``units`` units of work (steps, rows), to the end, and return how many it were.
+
+        On a GPU it returns when the GPU has finished.
+        """
 
 
 class Trained(Peer, Protocol):
@@ -53,3 +59,10 @@ class Trained(Peer, Protocol):
 
     def replay(self, steps: list[Recorded]) -> Replayed:
         """Take recorded steps from the initial state, with the code that :meth:`Peer.run` times."""
+
+
+class Profiled(Peer, Protocol):
+    """A peer that can say where its time goes."""
+
+    def profile(self, units: int) -> list[dict[str, Any]]:
+        """Do ``units`` units and return ``{"part", "seconds", "flops"}`` of each part, per unit."""

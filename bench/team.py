@@ -8,17 +8,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import machine, worker
-from bench.cases import Contender
+from bench.plan import Contender
 
-_PAUSE = 0.02  # seconds before a measurement, so that the last one's threads have gone to sleep
+_PAUSE = 0.02  # seconds before another process measures, so that the last one's threads have gone to sleep
 _ROOT = Path(__file__).resolve().parents[1]
+_TICK = 0.01  # seconds, in which the system counts processor time
+_FINE = 50  # ticks of a round, from which on its own share of others can be told
 
 
-Measured = dict[Contender, list[float]]
+@dataclass(frozen=True)
+class Rounds:
+    """Seconds per unit by contender and round; the share of processor time that others took, by round."""
+
+    seconds: dict[Contender, list[float]]
+    others: list[float]
 
 
 class WorkerError(RuntimeError):
@@ -28,7 +36,7 @@ class WorkerError(RuntimeError):
 class _Process:
     """A worker process and its pipe."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, device: str) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", str(threads)],
@@ -37,7 +45,7 @@ class _Process:
             stderr=self.log,
             text=True,
             cwd=_ROOT,
-            env=machine.environment(threads),
+            env=machine.environment(threads, device),
         )
 
     def ask(self, line: str) -> dict[str, Any]:
@@ -72,7 +80,7 @@ class _Process:
 
 
 class Team:
-    """All workers: one process per framework and number of threads, started when first asked."""
+    """All workers, each started when a contender of its is first asked."""
 
     def __init__(self) -> None:
         self._processes: dict[tuple[object, ...], _Process] = {}
@@ -81,8 +89,13 @@ class Team:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all of them."""
         for process in self._processes.values():
             process.stop()
+        self._processes.clear()
 
     def ask(self, contender: Contender, do: str, **more: Any) -> dict[str, Any]:
         """Ask a contender's worker, and wait for its answer.
@@ -90,27 +103,39 @@ class Team:
         Raises:
             WorkerError: it cannot run here, with the reason.
         """
-        peer, threads = contender.peer, contender.case.threads
-        framework = peer.split()[0].rstrip(",")
-        # A compiled case has a process of its own: torch.compile looks through all that it has compiled.
-        key = (peer, contender.case) if framework == "compile" else (framework, threads)
+        key = contender.process
         if key not in self._processes:
-            self._processes[key] = _Process(threads)
+            self._processes[key] = _Process(contender.case.threads, contender.case.device)
         return self._processes[key].ask(worker.request(contender, do, **more))
 
-    def rounds(self, contenders: list[Contender], rounds: int, seconds: float) -> tuple[Measured, float]:
-        """Measure in turn, A B C A B C ..., after an untimed round.
+    def release(self, contenders: list[Contender]) -> None:
+        """End the processes that some of these have for themselves, and free their memory."""
+        for key in {c.process for c in contenders if c.alone} & self._processes.keys():
+            self._processes.pop(key).stop()
 
-        Returns:
-            Seconds per unit by contender and round, and the mean share of processor time that others took.
+    def rounds(self, seconds: dict[Contender, float], rounds: int) -> Rounds:
+        """Measure in turn, A B C, C B A, ..., after an untimed round.
+
+        Args:
+            seconds: of one measurement of each contender.
+            rounds: how many.
         """
-        out: Measured = {c: [] for c in contenders}
-        others = []
+        out = Rounds({c: [] for c in seconds}, [])
+        taken, room = [], []
         for i in range(-1, rounds):
-            for contender in contenders:
-                time.sleep(_PAUSE)
-                answer = self.ask(contender, "measure", seconds=seconds if i >= 0 else 0.1 * seconds)
-                if i >= 0:
-                    out[contender].append(answer["seconds"])
-                    others.append(answer["others"])
-        return out, sum(others) / max(len(others), 1)
+            answers, last = {}, None
+            for contender in list(seconds)[:: -1 if i % 2 else 1]:
+                if contender.process != last:
+                    time.sleep(_PAUSE)
+                last = contender.process
+                wanted = seconds[contender] if i >= 0 else 0.1 * seconds[contender]
+                answers[contender] = self.ask(contender, "measure", seconds=wanted)
+            if i >= 0:
+                for contender, answer in answers.items():
+                    out.seconds[contender].append(answer["seconds"])
+                taken.append(sum(a["others"] for a in answers.values()))
+                room.append(sum(a["room"] for a in answers.values()))
+        mean = sum(taken) / max(sum(room), _TICK)
+        fine = bool(room) and min(room) >= _FINE * _TICK
+        out.others.extend(t / r if fine else mean for t, r in zip(taken, room, strict=True))
+        return out

@@ -12,12 +12,13 @@ import sys
 import time
 import traceback
 from dataclasses import asdict
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from bench import machine, peers
-from bench.cases import Case, Contender
+from bench.plan import Contender
 from bench.protocol import Peer, Replayed
 
 _FIRST_SECONDS = 0.05  # of the first, untimed tries
@@ -31,39 +32,59 @@ class _Worker:
         self.estimates: dict[Contender, float] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        contender = Contender(request["peer"], Case(**request["case"]))
+        module, name = request["problem"]
+        case = getattr(import_module(module), name)(**request["case"])
+        contender = Contender("", request["peer"], case)
         if contender not in self.peers:
             self.peers[contender] = peers.create(contender)
         if request["do"] == "replay":
             save(request["file"], self.peers[contender].replay(contender.case.recorded()))
             return {}
         if request["do"] == "measure":
-            seconds, others = self.measure(contender, request["seconds"])
-            return {"seconds": seconds, "others": others}
+            return self.measure(contender, request["seconds"])
+        if request["do"] == "profile":
+            return self.profile(contender, request["seconds"])
         return {}
 
-    def measure(self, contender: Contender, seconds: float) -> tuple[float, float]:
-        """Return seconds per unit over some ``seconds`` from the initial state, and the share of others."""
+    def measure(self, contender: Contender, seconds: float) -> dict[str, float]:
+        """Measure some ``seconds`` from the initial state.
+
+        Returns:
+            Seconds per unit; processor seconds that others took, and that there were.
+        """
         peer = self.peers[contender]
         if contender not in self.estimates:
             peer.reset()
             peer.run(1)  # whatever is compiled or allocated late
             units = 1
-            while (taken := _time(peer, units)[0]) < _FIRST_SECONDS:
-                units *= 2 if taken > 0.1 * _FIRST_SECONDS else 8
-            self.estimates[contender] = taken / units
+            while (found := _time(peer, units))[0] < min(_FIRST_SECONDS, seconds):
+                units *= 2 if found[0] > 0.1 * _FIRST_SECONDS else 8
+            self.estimates[contender] = found[0] / found[1]
         peer.reset()
-        peer.run(max(1, int(0.02 * seconds / self.estimates[contender])))  # wakes threads, fills caches
+        if self.estimates[contender] < seconds:
+            peer.run(max(1, int(0.02 * seconds / self.estimates[contender])))  # wakes threads, fills caches
         others = machine.Others()
         taken, done = _time(peer, max(1, round(seconds / self.estimates[contender])))
         self.estimates[contender] = taken / done
-        return taken / done, others.share()
+        return {"seconds": taken / done} | others.taken()
+
+    def profile(self, contender: Contender, seconds: float) -> dict[str, Any]:
+        """Return where the time of some ``seconds`` went; a measurement must have come before."""
+        peer = self.peers[contender]
+        if not hasattr(peer, "profile"):
+            raise RuntimeError("it has no profile")
+        peer.reset()
+        units = max(1, round(seconds / self.estimates[contender]))
+        start = time.perf_counter()
+        parts = peer.profile(units)
+        return {"parts": parts, "seconds": (time.perf_counter() - start) / units}
 
 
 def _time(peer: Peer, units: int) -> tuple[float, int]:
     start = time.perf_counter()
     done = peer.run(units)
-    return time.perf_counter() - start, done
+    taken = time.perf_counter() - start
+    return getattr(peer, "taken", taken), done
 
 
 def save(path: str, replayed: Replayed) -> None:
@@ -80,7 +101,9 @@ def load(path: str) -> Replayed:
 
 def request(contender: Contender, do: str, **more: Any) -> str:
     """Return a line that asks for something."""
-    return json.dumps({"do": do, "peer": contender.peer, "case": asdict(contender.case)} | more) + "\n"
+    kind = type(contender.case)
+    problem = {"problem": [kind.__module__, kind.__qualname__], "case": asdict(contender.case)}
+    return json.dumps({"do": do, "peer": contender.peer} | problem | more) + "\n"
 
 
 def main(threads: int) -> None:

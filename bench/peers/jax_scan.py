@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.cases import ROWS, SEED, Case
+from bench.cases import SEED, Case
 from bench.protocol import Recorded, Replayed
 from fastgan.models import init_parameters
 
@@ -38,14 +38,14 @@ class Carry(NamedTuple):
 
 
 class JaxScan:
-    """JAX on the CPU."""
+    """JAX on the device that its environment names (``machine.environment``)."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         parameters = init_parameters(case.spec, SEED)
         self.initial = {k: v.numpy() for k, v in parameters.items()}
         self.x = jnp.asarray(case.floats)
-        self.steps = max(4, int(_CALL_FLOPS / case.flops))
+        self.steps = max(4, int(_CALL_FLOPS / case.work.flops))
         self.many = jax.jit(self._many, donate_argnums=0)
         self.recorded = jax.jit(lambda carry, inputs: jax.lax.scan(self._step, carry, inputs))
 
@@ -84,7 +84,7 @@ class JaxScan:
 
         def draw(carry: Carry, _: None) -> tuple[Carry, Any]:
             key, for_d, for_g, for_x = jax.random.split(carry.key, 4)
-            rows = x[jax.random.randint(for_x, noise[:1], 0, ROWS)]
+            rows = x[jax.random.randint(for_x, noise[:1], 0, self.case.rows)]
             inputs = (rows, jax.random.normal(for_d, noise), jax.random.normal(for_g, noise))
             return self._step(carry._replace(key=key), inputs)
 
@@ -94,7 +94,7 @@ class JaxScan:
         """One article step: the discriminator's, then the generator's; losses in that order."""
         x, d_noise, g_noise = inputs
         b, t = self.case.batch, carry.t + 1.0
-        fake = self._generate(carry.g, d_noise)
+        fake = self.generate(carry.g, d_noise)
 
         def d_loss(d: Layers) -> Any:
             logits = self._dense(d, jnp.concatenate([x, fake]))
@@ -104,7 +104,7 @@ class JaxScan:
         d, d_moments = self._adam(carry.d, gradients, carry.d_moments, t, self.case.config.d_lr)
 
         def g_loss(g: Layers) -> Any:
-            return jnp.mean(jax.nn.softplus(-self._dense(d, self._generate(g, g_noise))))
+            return jnp.mean(jax.nn.softplus(-self._dense(d, self.generate(g, g_noise))))
 
         loss_g, gradients = jax.value_and_grad(g_loss)(carry.g)
         g, g_moments = self._adam(carry.g, gradients, carry.g_moments, t, self.case.config.g_lr)
@@ -116,7 +116,7 @@ class JaxScan:
         weight, bias = layers[-1]
         return x @ weight + bias
 
-    def _generate(self, g: Layers, z: Any) -> Any:
+    def generate(self, g: Layers, z: Any) -> Any:
         return jax.nn.sigmoid(self._dense(g, z))
 
     def _adam(self, p: Layers, gradients: Layers, moments: tuple[Layers, Layers], t: Any, lr: float) -> Any:

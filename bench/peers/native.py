@@ -1,4 +1,4 @@
-"""fastgan's native engine, its sampler, and the processor's multiply-add peak."""
+"""fastgan's native engine and its sampler."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from fastgan.kernels import cpu
 
 import fastgan
-from bench.cases import EXPORT_EVERY, SEED, Case
+from bench.cases import ROWS_PER_CALL, SEED, Case
 from bench.protocol import Recorded, Replayed
 from fastgan.engines.cpu import CpuEngine
 from fastgan.sampler import Sampler
 from fastgan.state import State
 from fastgan.trained import Provenance, TrainedGenerator
 
-ROWS_PER_CALL = 4096
+EXPORT_EVERY = 100  # steps between a load and an export
 
 
 class Step:
@@ -64,20 +64,18 @@ class LoadAndExport(Step):
         return times * EXPORT_EVERY
 
 
-class RowsUint8:
-    """Generated rows, in the data's own type."""
-
-    dtype: type = np.uint8
+class Rows:
+    """Generated rows: in the data's own type, or float32 as the generator gives them."""
 
     def __init__(self, case: Case) -> None:
-        schema = replace(case.data.schema, dtype=np.dtype(self.dtype).name)
+        schema = replace(case.data.schema, dtype=case.dtype)
         average = State.initial(case.spec, SEED).part("ema")
         origin = Provenance(fastgan.__version__, 0, {}, case.data.name, len(case.data), "")
         generator = TrainedGenerator.of_state(
             case.spec, schema, (1,) * case.spec.classes, SEED, average, origin
         )
         self.sampler = Sampler(generator, engine="cpu", threads=case.threads)
-        self.out = np.empty((ROWS_PER_CALL, case.features), self.dtype)
+        self.out = np.empty((ROWS_PER_CALL, case.features), case.dtype)
 
     def reset(self) -> None:
         """Nothing is kept between two calls."""
@@ -87,25 +85,3 @@ class RowsUint8:
         for i in range(calls):
             self.sampler.rows(i * ROWS_PER_CALL, ROWS_PER_CALL, out=self.out)
         return calls * ROWS_PER_CALL
-
-
-class RowsFloat32(RowsUint8):
-    """Generated rows as the generator gives them."""
-
-    dtype = np.float32
-
-
-class FmaPeak:
-    """Fused multiply-adds in registers, on every thread: what no product can pass. A unit is a flop."""
-
-    def __init__(self, case: Case) -> None:
-        native = cpu.native()
-        if not hasattr(native, "fma"):
-            raise RuntimeError("this build of the native module has no `fma`: install fastgan again")
-        self.fma, self.threads = native.fma, case.threads
-
-    def reset(self) -> None:
-        """It has no state."""
-
-    def run(self, units: int) -> int:
-        return self.fma(self.threads, units)

@@ -1,4 +1,4 @@
-"""Plain SGEMM, as PyTorch's BLAS (MKL on x86) has it, of the shapes that a step and a generator need.
+"""Plain SGEMM of the shapes that a step and a generator need, as PyTorch has it (MKL on x86, cuBLAS on GPUs).
 
 Nothing but the products: operands and results lie ready, no bias, no activation, no update.
 """
@@ -40,7 +40,8 @@ class StepProducts:
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(SEED)
-        self.products = [_operands(*shape) for shape in self.shapes(case)]
+        self.device = case.device
+        self.products = [_operands(*shape, case.device) for shape in self.shapes(case)]
 
     def shapes(self, case: Case) -> list[tuple[int, int, int, str]]:
         return step_shapes(case)
@@ -54,6 +55,8 @@ class StepProducts:
             for _ in range(times):
                 for a, b, c in self.products:
                     torch.mm(a, b, out=c)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         return times * self.units
 
 
@@ -66,7 +69,7 @@ class GeneratorProducts(StepProducts):
         return [(ROWS, i, o, "forward") for i, o in pairwise(case.spec.g_widths)]
 
 
-def _operands(m: int, k: int, n: int, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+def _operands(m: int, k: int, n: int, kind: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
     a = torch.randn(k, m).T if kind == "weight" else torch.randn(m, k)
     b = torch.randn(n, k).T if kind == "forward" else torch.randn(k, n)
-    return a, b, torch.empty(m, n)
+    return a.to(device), b.to(device), torch.empty(m, n, device=device)

@@ -27,16 +27,26 @@ Tensors = dict[str, Tensor]
 class Compiled(Eager):
     """The generator's pass, both losses with their backward, both optimizers."""
 
+    mode = "default"
+
     def __init__(self, case: Case) -> None:
         super().__init__(case, foreach=True)  # the compiler fuses this form itself
         for adam in (self.g_adam, self.d_adam):  # in float32, 1 - beta^step would keep a few digits only
             for p in adam.param_groups[0]["params"]:
                 moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
-                adam.state[p] = {"step": torch.zeros((), dtype=torch.float64), **moments}
+                adam.state[p] = {"step": torch.zeros((), dtype=torch.float64, device=p.device), **moments}
         for name in ("generate", "d_loss", "g_loss"):
-            setattr(self, name, torch.compile(getattr(self, name), dynamic=False))
-        self.d_update = torch.compile(self.d_adam.step, dynamic=False)
-        self.g_update = torch.compile(self.g_adam.step, dynamic=False)
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=False, mode=self.mode))
+        self.d_update = torch.compile(self.d_adam.step, dynamic=False, mode=self.mode)
+        self.g_update = torch.compile(self.g_adam.step, dynamic=False, mode=self.mode)
+
+
+class CompiledMaxAutotune(Compiled):
+    """The same parts; products may be Inductor's own kernels, timed against the library's while compiling."""
+
+    # CUDA graphs, which "max-autotune" would add, own the memory of their results, but these parts hand
+    # theirs to each other and to autograd; `torch eager in a CUDA graph` shows what a graph gives.
+    mode = "max-autotune-no-cudagraphs"
 
 
 class _Network:
@@ -71,10 +81,12 @@ class CompiledWhole(Eager):
         self.initial = init_parameters(case.spec, SEED)
         c = case.config
         self.networks = {
-            "generator": _Network(Generator(case.spec), c.g_lr, case),
-            "discriminator": _Network(Discriminator(case.spec), c.d_lr, case),
+            "generator": _Network(Generator(case.spec).to(case.device), c.g_lr, case),
+            "discriminator": _Network(Discriminator(case.spec).to(case.device), c.d_lr, case),
         }
-        self.t = torch.zeros((), dtype=torch.float64)  # steps; 1 - beta^t needs the digits
+        self.t = torch.zeros(
+            (), dtype=torch.float64, device=case.device
+        )  # steps; 1 - beta^t needs the digits
         self.step = torch.no_grad()(torch.compile(self._step, dynamic=False, fullgraph=True))
 
     def reset(self) -> None:
@@ -86,7 +98,9 @@ class CompiledWhole(Eager):
                 network.v[k].zero_()
 
     def parameters(self) -> dict[str, np.ndarray]:
-        return {f"{n}.{k}": p.numpy() for n, network in self.networks.items() for k, p in network.p.items()}
+        return {
+            f"{n}.{k}": p.cpu().numpy() for n, network in self.networks.items() for k, p in network.p.items()
+        }
 
     def _step(self, x: Tensor, d_noise: Tensor, g_noise: Tensor) -> tuple[Tensor, Tensor]:
         g, d = self.networks["generator"], self.networks["discriminator"]

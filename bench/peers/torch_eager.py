@@ -1,4 +1,4 @@
-"""The step in PyTorch, eager, with Adam(fused=True).
+"""The step in PyTorch, eager, with Adam(fused=True) or the default Adam; on a GPU if the case says so.
 
 The better form of what tutorials show: the generator's step asks for the generator's gradients only, where a
 plain ``loss.backward()`` would also compute the discriminator's and throw them away.
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.cases import ROWS, SEED, Case
+from bench.cases import SEED, Case
 from bench.protocol import Recorded, Replayed
 from fastgan.models import Discriminator, Generator
 from fastgan.state import State
@@ -21,10 +21,12 @@ class Eager:
     """PyTorch as it comes. Subclasses say what of it is compiled."""
 
     def __init__(self, case: Case, **adam_options: bool) -> None:
-        self.case, self.x = case, torch.from_numpy(case.floats)
+        self.case, self.device = case, case.device
+        self.x = torch.from_numpy(case.floats).to(self.device)
         self.state = State.initial(case.spec, SEED)
-        self.g, self.d = Generator(case.spec), Discriminator(case.spec)
-        self.real, self.generated = torch.ones(case.batch), torch.zeros(case.batch)
+        self.g, self.d = (network(case.spec).to(self.device) for network in (Generator, Discriminator))
+        self.real = torch.ones(case.batch, device=self.device)
+        self.generated = torch.zeros_like(self.real)
         self.targets = torch.cat([self.real, self.generated])
         c, options = case.config, adam_options or {"fused": True}
         self.g_adam, self.d_adam = (
@@ -41,25 +43,39 @@ class Eager:
                     value.zero_()
 
     def run(self, units: int) -> int:
-        case = self.case
         for _ in range(units):
-            x = self.x[torch.randint(ROWS, (case.batch,))]
-            self.step(x, torch.randn(case.batch, case.latent), torch.randn(case.batch, case.latent))
+            self.step(*self.draw())
+        self.finish()
         return units
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a batch and both steps' noise."""
+        case, device = self.case, self.device
+        x = self.x[torch.randint(case.rows, (case.batch,), device=device)]
+        d_noise, g_noise = (torch.randn(case.batch, case.latent, device=device) for _ in range(2))
+        return x, d_noise, g_noise
+
+    def finish(self) -> None:
+        """Wait for the GPU."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def replay(self, steps: list[Recorded]) -> Replayed:
         self.reset()
         losses = [
-            [loss.item() for loss in self.step(*map(torch.from_numpy, (s.x, s.d_noise, s.g_noise)))]
+            [loss.item() for loss in self.step(*(self.put(a) for a in (s.x, s.d_noise, s.g_noise)))]
             for s in steps
         ]
         return Replayed(np.array(losses), self.parameters())
+
+    def put(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return all parameters by the names of a state."""
         networks: dict[str, nn.Module] = {"generator": self.g, "discriminator": self.d}
         named = ((n, k, p) for n, network in networks.items() for k, p in network.named_parameters())
-        return {f"{n}.{k}": p.detach().numpy() for n, k, p in named}
+        return {f"{n}.{k}": p.detach().cpu().numpy() for n, k, p in named}
 
     def step(self, x: Tensor, d_noise: Tensor, g_noise: Tensor) -> tuple[Tensor, Tensor]:
         """One article step: the discriminator's, then the generator's; losses in that order."""
@@ -91,3 +107,10 @@ class Eager:
 
     def g_update(self) -> None:
         self.g_adam.step()
+
+
+class EagerDefault(Eager):
+    """The Adam that one gets without asking: a kernel per operation and tensor, or per operation on GPUs."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case, fused=None)

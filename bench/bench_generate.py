@@ -1,0 +1,43 @@
+"""Rows of a trained generator: fastgan's sampler against the products alone and against other ways."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.cases import Rows
+from bench.options import Options
+from bench.plan import Contender, Group, Row
+
+TARGET = 0.85  # of plain SGEMM (issue 3)
+
+
+def groups(options: Options) -> list[Group]:
+    """Return a group for each width."""
+    if options.device == "cuda":
+        return []  # the sampler runs on the CPU
+    widths = (128,) if options.quick else (64, 128, 256, 512, 1024)
+    return [_rows(Rows(threads=options.threads, hidden=w)) for w in widths]
+
+
+def _rows(case: Rows) -> Group:
+    limit = Contender("plain SGEMM of the generator", "sgemm.GeneratorProducts", case)
+    floats, ours = (
+        Contender(f"fastgan, {dtype} rows", "native.Rows", replace(case, dtype=dtype))
+        for dtype in ("float32", "uint8")
+    )
+    peers = [
+        Contender("torch eager, inference mode", "torch_rows.Eager", replace(case, dtype="float32")),
+        Contender("JAX jit", "jax_rows.Jit", replace(case, dtype="float32")),
+    ]
+    low = TARGET if case.hidden == 128 else None
+    rows = [
+        Row(limit, ours, "uint8 rows / plain SGEMM", low, percent=True),
+        Row(limit, floats, "float32 rows / plain SGEMM", low, percent=True),
+        *(Row(peer, floats) for peer in peers),
+    ]
+    title = f"rows, hidden width {case.hidden}, {case.threads} threads"
+    return Group("generate", title, rows, figure={"hidden": case.hidden})
+
+
+def test_generate(feed, benchmark):
+    feed(benchmark)

@@ -1,0 +1,61 @@
+"""The fused ops (``impl="auto"``) against plain PyTorch: forward, and forward with backward, over sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.options import Options
+from bench.peers.ops import Bce, Dense
+from bench.plan import Contender, Group, Row
+
+BATCHES = (1, 8, 32, 128, 512, 2048, 4096)
+LAYERS = ((32, 32), (128, 128), (128, 784), (784, 128), (512, 512), (1024, 1024))  # inputs, outputs
+QUICK = ((1, 128, 4096), ((128, 784), (784, 128)))
+
+
+def groups(options: Options) -> list[Group]:
+    """Return a group for each layer and each loss, with all batches."""
+    batches, layers = QUICK if options.quick else (BATCHES, LAYERS)
+    out = []
+    for backward in (False, True):
+        place = dict(threads=options.threads, device=options.device, backward=backward)
+        out += [_dense(Dense(**place, inputs=i, outputs=o), batches, options) for i, o in layers]
+        out.append(_dense(Dense(**place, inputs=784, outputs=128, dtype="bfloat16"), batches, options))
+        out.append(_bce(Bce(**place), batches, options))
+    return out
+
+
+def _dense(case: Dense, batches: tuple[int, ...], options: Options) -> Group:
+    title = f"dense + leaky ReLU {case.inputs} -> {case.outputs}, {_how(case)}"
+    figure = {"layer": f"{case.inputs} -> {case.outputs}", "backward": case.backward, "dtype": case.dtype}
+    return _group("dense", title, case, batches, options, figure)
+
+
+def _bce(case: Bce, batches: tuple[int, ...], options: Options) -> Group:
+    return _group(
+        "bce", f"BCE with logits, {_how(case)}", case, batches, options, {"backward": case.backward}
+    )
+
+
+def _group(
+    name: str, title: str, case: Dense | Bce, batches: tuple[int, ...], options: Options, figure: dict
+) -> Group:
+    rows = []
+    for batch in batches:
+        auto, plain = (
+            Contender(f"{title}, batch {batch}", f"ops.{peer}", replace(case, batch=batch))
+            for peer, title in (("Auto", "fastgan"), ("Plain", "plain PyTorch"))
+        )
+        rows.append(Row(plain, auto, f"plain / fastgan, batch {batch}"))
+    rounds = min(options.rounds, 9)
+    return Group(
+        name, title, rows, rounds=rounds, seconds=0.1 * options.seconds, figure=figure | {"batches": batches}
+    )
+
+
+def _how(case: Dense | Bce) -> str:
+    return f"{case.dtype}, {'forward and backward' if case.backward else 'forward'}"
+
+
+def test_ops(feed, benchmark):
+    feed(benchmark)

@@ -1,0 +1,48 @@
+"""How long until one can begin: imports, and the first training step of a fresh process."""
+
+from __future__ import annotations
+
+from bench.options import Options
+from bench.peers.startup import FirstStep, Startup
+from bench.plan import Contender, Group, Row
+
+IMPORTS = {
+    "import torch": "import torch",
+    "import jax": "import jax",
+    "python alone": "pass",
+}
+
+
+def groups(options: Options) -> list[Group]:
+    """Return the imports and the first steps."""
+    if options.device == "cuda":
+        return []
+    return [_imports(options), _first_steps(options)]
+
+
+def _imports(options: Options) -> Group:
+    def contender(title: str, code: str) -> Contender:
+        return Contender(title, "startup.Process", Startup(threads=options.threads, code=code))
+
+    ours = contender("import fastgan", "import fastgan")
+    rows = [Row(contender(title, code), ours) for title, code in IMPORTS.items()]
+    engine = contender("import fastgan.engines.cpu", "import fastgan.engines.cpu")
+    rows.append(Row(engine, rows[0].top))
+    return Group("imports", "imports in a fresh process", rows, rounds=min(options.rounds, 5))
+
+
+def _first_steps(options: Options) -> Group:
+    def contender(title: str, peer: str) -> Contender:
+        return Contender(title, "startup.First", FirstStep(threads=options.threads, peer=peer))
+
+    ours = contender("fastgan", "native.Step")
+    peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager", "JAX jit + lax.scan": "jax_scan.JaxScan"}
+    if not options.quick:  # compiled before, and read from its cache
+        peers["torch.compile, one graph, cached"] = "torch_compile.CompiledWhole"
+    rows = [Row(contender(title, peer), ours) for title, peer in peers.items()]
+    title = f"first step, batch 128, {options.threads} threads, imports not counted"
+    return Group("first", title, rows, rounds=min(options.rounds, 3))
+
+
+def test_startup(feed, benchmark):
+    feed(benchmark)

@@ -1,0 +1,184 @@
+"""Measure one group: build its contenders, prove that they do the same work, time them in turn."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import parity, worker
+from bench.options import Options
+from bench.peers.limits import Limit
+from bench.plan import Contender, Group, Row, Work
+from bench.stats import Summary, summarize, verdict
+from bench.team import Team, WorkerError
+
+LIMITS = {"arithmetic": "flops", "copying": "bytes", "launching": "launches"}  # and the work that each is of
+_LIMIT_SECONDS = 0.02
+_PROFILE_SECONDS = 0.5
+_SPANS = (64 << 10, 256 << 20)  # smallest and largest memory that a copy goes over
+
+
+@dataclass(frozen=True)
+class Result:
+    """A ratio with what came out, or why nothing did."""
+
+    row: Row
+    summary: Summary | None
+    missing: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``ok``, ``MISSED``, ``too noisy``, nothing without a target, or ``not measured``."""
+        return verdict(self.summary, self.row.low, self.row.high) if self.summary else "not measured"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A contender's time.
+
+    Attributes:
+        seconds: per unit, one a round.
+        summary: of them.
+        nearest: which limit says that a unit takes longest; empty if none applies.
+        share: of that limit, 0 to 1: the time that it allows over the time that was taken.
+    """
+
+    contender: Contender
+    seconds: list[float]
+    summary: Summary
+    nearest: str = ""
+    share: Summary | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A group with all that came out.
+
+    Attributes:
+        group: what was to be measured.
+        timed: contenders that can run here.
+        results: ratios, in the group's order.
+        missing: why the other contenders cannot run.
+        others: the share of processor time that other processes took, by round.
+        parity: lines that say how far trained contenders are from the reference.
+        profile: ``{"parts": [{"part", "seconds", "flops"}], "seconds"}`` per unit, or None.
+    """
+
+    group: Group
+    timed: dict[Contender, Timed]
+    results: list[Result]
+    missing: dict[Contender, str]
+    others: list[float]
+    parity: list[str] = field(default_factory=list)
+    profile: dict[str, Any] | None = None
+
+
+def measure(team: Team, group: Group, options: Options) -> Measured:
+    """Return a group's measurements; a contender that cannot run here is left out, with its reason.
+
+    Raises:
+        ParityError: a contender does other work than the reference; nothing is timed then.
+    """
+    missing: dict[Contender, str] = {}
+    ready = _build(team, group.contenders, missing)
+    proven = _prove(team, [c for c in ready if c.trains])
+    limits = {c: _limits(c) for c in ready}
+    wanted = dict.fromkeys(limit for some in limits.values() for limit in some.values())
+    usable = _build(team, list(wanted), {})
+    seconds = {c: group.seconds or options.seconds for c in ready} | dict.fromkeys(usable, _LIMIT_SECONDS)
+    taken = team.rounds(seconds, group.rounds or options.rounds)
+    timed = {}
+    for contender in ready:
+        values = taken.seconds[contender]
+        found = {k: taken.seconds[c] for k, c in limits[contender].items() if c in usable}
+        nearest, share = _share(contender.case.work, values, found, taken.others)
+        timed[contender] = Timed(contender, values, summarize(values, taken.others), nearest, share)
+    results = [_result(row, timed, missing, taken.others) for row in group.rows]
+    profile = None
+    if group.profile in timed:
+        profile = _optional(lambda: team.ask(group.profile, "profile", seconds=_PROFILE_SECONDS))
+    team.release(group.contenders)
+    return Measured(group, timed, results, missing, taken.others, proven, profile)
+
+
+def _build(team: Team, contenders: list[Contender], missing: dict[Contender, str]) -> list[Contender]:
+    """Return those that can run here, built; note why the others cannot."""
+    for contender in contenders:
+        try:
+            team.ask(contender, "build")
+        except WorkerError as error:
+            missing[contender] = str(error)
+    return [c for c in contenders if c not in missing]
+
+
+def _prove(team: Team, contenders: list[Contender]) -> list[str]:
+    """Check that these do the reference's work, and return how far from it each is."""
+    said: list[str] = []
+    if not contenders:
+        return said
+    from bench.cases import SEED
+    from fastgan.models import init_parameters
+
+    wanted: dict[Contender, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "replayed.npz")
+        for contender in contenders:
+            reference = Contender("reference", "reference.Reference", contender.case)
+            for one in (reference, contender):
+                if one not in wanted:
+                    team.ask(one, "replay", file=path)
+                    wanted[one] = worker.load(path)
+            initial = {k: v.numpy() for k, v in init_parameters(contender.case.spec, SEED).items()}
+            found = parity.check(contender.title, wanted[contender], wanted[reference], initial)
+            said.append(f"{contender.title}: losses {found.loss:.0e}, updates {found.update:.0e} off")
+    return said
+
+
+def _limits(contender: Contender) -> dict[str, Contender]:
+    """Return the limits of a contender's work, to be measured beside it."""
+    case, work = contender.case, contender.case.work
+    smallest, largest = _SPANS
+    span = min(max(work.span or work.bytes, smallest), largest)
+    span = 2 ** round(math.log2(span))  # so that contenders of about the same size share one
+    where = dict(threads=case.threads, device=case.device)
+    out = {}
+    if work.flops:
+        out["arithmetic"] = Contender("arithmetic", "limits.Arithmetic", Limit(**where))
+    if work.bytes:
+        out["copying"] = Contender("copying", "limits.Copy", Limit(**where, span=span))
+    if work.launches:
+        out["launching"] = Contender("launching", "limits.Launches", Limit(**where))
+    return out
+
+
+def _share(
+    work: Work, seconds: list[float], limits: dict[str, list[float]], others: list[float]
+) -> tuple[str, Summary | None]:
+    """Return the nearest limit and how much of it was reached."""
+    allowed = {k: [getattr(work, LIMITS[k]) * s for s in limit] for k, limit in limits.items()}
+    if not allowed:
+        return "", None
+    nearest = max(allowed, key=lambda k: summarize(allowed[k]).median)
+    shares = [a / s for a, s in zip(allowed[nearest], seconds, strict=True)]
+    return nearest, summarize(shares, others)
+
+
+def _result(
+    row: Row, timed: dict[Contender, Timed], missing: dict[Contender, str], others: list[float]
+) -> Result:
+    for contender in (row.bottom, row.top):
+        if contender in missing:
+            return Result(row, None, missing[contender])
+    pairs = zip(timed[row.top].seconds, timed[row.bottom].seconds, strict=True)
+    return Result(row, summarize([row.scale * top / bottom for top, bottom in pairs], others))
+
+
+def _optional(call: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    try:
+        return call()
+    except WorkerError:
+        return None

@@ -1,0 +1,91 @@
+"""How long to measure, on what: the options that all commands share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+DEVICES = ("cpu", "cuda")
+FULL, QUICK = dict(rounds=15, seconds=0.2), dict(rounds=5, seconds=0.08)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long to measure, on what.
+
+    Attributes:
+        quick: fewer sizes, fewer and shorter rounds: under three minutes for all suites.
+        rounds: of each group.
+        seconds: of one measurement; a group may want another.
+        threads: of every contender.
+        device: ``cpu`` or ``cuda``.
+        batches: of steps; None for a suite's own.
+    """
+
+    quick: bool = False
+    rounds: int = FULL["rounds"]
+    seconds: float = FULL["seconds"]
+    threads: int = 2
+    device: str = "cpu"
+    batches: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Options:
+        """Return what parsed arguments mean; those not given depend on the machine and on ``--quick``."""
+        from bench import machine
+
+        defaults = QUICK if arguments.quick else FULL
+        return cls(
+            arguments.quick,
+            arguments.rounds or defaults["rounds"],
+            arguments.seconds or defaults["seconds"],
+            arguments.threads or len(machine.cores()),
+            arguments.device or machine.device(),
+            arguments.batches,
+        )
+
+
+def add(parser: argparse.ArgumentParser | object) -> None:
+    """Add the options to a parser, or to a group of pytest's."""
+    option = getattr(parser, "addoption", None) or parser.add_argument
+    option("--quick", action="store_true", help="fewer sizes, 5 short rounds: under 3 minutes")
+    option("--rounds", type=count, help="rounds of each group (15; quick: 5)")
+    option("--seconds", type=duration, help="of one measurement (0.2; quick: 0.08)")
+    option("--threads", type=count, help="of every contender (one for each core)")
+    option("--device", choices=DEVICES, help="where to measure (cuda where there is one)")
+    option("--batches", type=counts, help="of steps, such as 32,128 (1 to 4096; quick: 32,128)")
+
+
+def count(text: str) -> int:
+    """Return a positive whole number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}; wanted a positive whole number")
+    return int(text)
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Return positive whole numbers, separated by commas.
+
+    Raises:
+        argparse.ArgumentTypeError: one is none.
+    """
+    return tuple(count(word) for word in text.split(","))
+
+
+def duration(text: str) -> float:
+    """Return a positive number of seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"got {text}; wanted a positive number of seconds")
+    return seconds

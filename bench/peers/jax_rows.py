@@ -1,0 +1,33 @@
+"""Generated rows in JAX: noise and a forward pass, jitted, one call per block of rows. A unit is a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.cases import ROWS_PER_CALL, SEED, Rows
+from bench.peers.jax_scan import JaxScan, jax
+
+
+class Jit:
+    """The generator of the training peer."""
+
+    def __init__(self, case: Rows) -> None:
+        step = JaxScan(case)
+        step.reset()
+        shape, parameters = (ROWS_PER_CALL, case.latent), step.carry.g
+
+        def rows(key: Any) -> Any:
+            key, mine = jax.random.split(key)
+            return key, step.generate(parameters, jax.random.normal(mine, shape))
+
+        self.rows = jax.jit(rows)
+
+    def reset(self) -> None:
+        self.key = jax.random.key(SEED, impl="rbg")
+
+    def run(self, units: int) -> int:
+        calls = -(-units // ROWS_PER_CALL)
+        for _ in range(calls):
+            self.key, out = self.rows(self.key)
+            jax.block_until_ready(out)
+        return calls * ROWS_PER_CALL

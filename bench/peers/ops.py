@@ -1,0 +1,126 @@
+"""fastgan's fused ops, and the plain PyTorch that they replace. A unit is a call, with its backward if so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.plan import Problem, Work
+from fastgan import ops
+
+SEED = 0
+SLOPE = 0.2
+
+
+@dataclass(frozen=True)
+class _Op(Problem):
+    """An op on ``batch`` rows, with or without its backward pass."""
+
+    batch: int = 128
+    dtype: str = "float32"
+    backward: bool = False
+
+    @property
+    def item(self) -> int:
+        """Bytes of a value."""
+        return getattr(torch, self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Dense(_Op):
+    """``leaky_relu(x W^T + b)``, x ``[batch, inputs]``; the backward pass gives all three gradients."""
+
+    inputs: int = 128
+    outputs: int = 128
+
+    @property
+    def work(self) -> Work:
+        """Of a call. Backward reads x, W, y's signs and y's gradient, and writes three gradients."""
+        x, w, y = self.batch * self.inputs, self.inputs * self.outputs, self.batch * self.outputs
+        values = (x + w + self.outputs) + y
+        if self.backward:
+            values += (x + w + 2 * y) + (x + w + self.outputs)
+        return Work(2.0 * x * self.outputs * (3 if self.backward else 1), self.item * values, "call")
+
+
+@dataclass(frozen=True)
+class Bce(_Op):
+    """The mean BCE of ``batch`` logits against 1."""
+
+    @property
+    def work(self) -> Work:
+        """Of a call. Backward reads the logits again and writes their gradient."""
+        return Work(0.0, self.item * self.batch * (3 if self.backward else 1), "call")
+
+
+class _Calls:
+    """Calls of one function on fixed tensors."""
+
+    dense: Callable[..., Tensor]
+    bce: Callable[..., Tensor]
+
+    def __init__(self, case: Dense | Bce) -> None:
+        self.device, self.backward = case.device, case.backward
+        random = torch.Generator().manual_seed(SEED)
+
+        def values(*shape: int) -> Tensor:
+            tensor = torch.randn(*shape, generator=random).to(case.device, getattr(torch, case.dtype))
+            return tensor.requires_grad_(case.backward)
+
+        if isinstance(case, Dense):
+            self.tensors = [
+                values(case.batch, case.inputs),
+                values(case.outputs, case.inputs),
+                values(case.outputs),
+            ]
+            self.call, last = self.dense, SLOPE
+            self.gradient = values(case.batch, case.outputs).detach()
+        else:
+            self.tensors, self.call, last = [values(case.batch)], self.bce, 1.0
+            self.gradient = None
+        self.arguments = (*self.tensors, last)
+
+    def reset(self) -> None:
+        """Nothing is kept between two calls."""
+
+    def run(self, units: int) -> int:
+        if self.backward:
+            for _ in range(units):
+                for tensor in self.tensors:
+                    tensor.grad = None
+                self.call(*self.arguments).backward(self.gradient)
+        else:
+            for _ in range(units):
+                self.call(*self.arguments)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return units
+
+    def results(self) -> list[Tensor]:
+        """Return what a call gives, its gradients included, for a comparison."""
+        value = self.call(*self.arguments)
+        self.run(1)
+        return [value.detach(), *(t.grad for t in self.tensors if self.backward)]
+
+
+class Auto(_Calls):
+    """fastgan, choosing by itself."""
+
+    dense = staticmethod(ops.linear_leaky_relu)
+    bce = staticmethod(ops.bce_with_logits)
+
+
+class Plain(_Calls):
+    """What one would write without it."""
+
+    @staticmethod
+    def dense(x: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
+        return F.leaky_relu(F.linear(x, weight, bias), slope)
+
+    @staticmethod
+    def bce(logits: Tensor, target: float) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))

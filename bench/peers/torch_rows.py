@@ -1,0 +1,27 @@
+"""Generated rows in PyTorch: noise and a forward pass in inference mode. A unit is a row."""
+
+from __future__ import annotations
+
+import torch
+
+from bench.cases import ROWS_PER_CALL, SEED, Rows
+from fastgan.models import Generator
+from fastgan.state import State
+
+
+class Eager:
+    """PyTorch as it comes."""
+
+    def __init__(self, case: Rows) -> None:
+        self.case, self.generator = case, Generator(case.spec)
+        self.generator.load_state_dict(State.initial(case.spec, SEED).part("generator"))
+
+    def reset(self) -> None:
+        """Nothing is kept between two calls."""
+
+    @torch.inference_mode()
+    def run(self, units: int) -> int:
+        calls = -(-units // ROWS_PER_CALL)
+        for _ in range(calls):
+            self.generator(torch.randn(ROWS_PER_CALL, self.case.latent))
+        return calls * ROWS_PER_CALL

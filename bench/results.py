@@ -1,0 +1,103 @@
+"""Results on disk: one line of JSON per group, appended, under ``results/<machine>/<suite>.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.measure import Measured
+from bench.plan import Contender
+from bench.stats import Summary
+
+FOLDER = Path(__file__).resolve().parent / "results"
+
+
+def append(folder: Path, suite: str, measured: Measured, run: dict[str, Any], device: str) -> Path:
+    """Append a group's measurements.
+
+    Args:
+        folder: of all results.
+        suite: name of the file.
+        measured: the group.
+        run: what is the same for all groups of a run: its id, command, facts of the machine.
+        device: it was measured on.
+    """
+    path = folder / machine.slug(device) / f"{suite}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record(suite, measured) | run) + "\n")
+    return path
+
+
+def record(suite: str, measured: Measured) -> dict[str, Any]:
+    """Return a group's measurements as plain data, every round of them."""
+    contenders = [
+        {
+            "title": t.contender.title,
+            "peer": t.contender.peer,
+            "case": asdict(t.contender.case),
+            "work": asdict(t.contender.case.work),
+            "seconds": [_short(s) for s in t.seconds],
+            "summary": summary(t.summary),
+            "nearest": t.nearest,
+            "share": summary(t.share),
+        }
+        for t in measured.timed.values()
+    ]
+    rows = [
+        {
+            "title": r.row.name,
+            "top": _index(measured, r.row.top),
+            "bottom": _index(measured, r.row.bottom),
+            "low": r.row.low,
+            "high": r.row.high,
+            "percent": r.row.percent,
+            "more_is_better": r.row.more_is_better,
+            "verdict": r.verdict,
+            "summary": summary(r.summary),
+        }
+        for r in measured.results
+    ]
+    return {
+        "suite": suite,
+        "group": measured.group.name,
+        "title": measured.group.title,
+        "figure": measured.group.figure,
+        "contenders": contenders,
+        "rows": rows,
+        "missing": {c.title: why for c, why in measured.missing.items()},
+        "others": [_short(o) for o in measured.others],
+        "profile": measured.profile,
+    }
+
+
+def new_run(command: str, facts: dict[str, Any], quick: bool) -> dict[str, Any]:
+    """Return what all lines of a run say: when, by which command, on what."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"run": now, "command": command, "quick": quick, "facts": facts}
+
+
+def read(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield all lines of a machine's folder, in the order of the files' names and of their lines."""
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)
+
+
+def summary(found: Summary | None) -> dict[str, Any] | None:
+    """Return a summary as plain data, with the reason why it says nothing, if so."""
+    return None if found is None else asdict(found) | {"noisy": found.noisy}
+
+
+def _index(measured: Measured, contender: Contender) -> int | None:
+    ready = list(measured.timed)
+    return ready.index(contender) if contender in ready else None
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

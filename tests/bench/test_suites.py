@@ -1,0 +1,58 @@
+"""``pytest bench/``: what is skipped, what is measured, what is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_plugin = pytest.mark.skipif(
+    importlib.util.find_spec("pytest_benchmark") is None, reason="pytest-benchmark is not installed"
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("plugin", [pytest.param(True, marks=needs_plugin), False])
+def test_benchmarks_are_skipped_unless_wanted(plugin):
+    without = [] if plugin else ["-p", "no:benchmark", "-p", "no:pytest-benchmark"]
+    done = run("bench/", "--quick", "-q", *without)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a benchmark: pytest bench/ --benchmark-only runs it" in done.stdout
+    assert ("pip install" in done.stdout) == (not plugin)
+    assert "passed" not in done.stdout and "error" not in done.stdout.lower()
+
+
+@needs_plugin
+def test_a_suite_runs(tmp_path):
+    """Two contenders of one group, on plain PyTorch: the table, pytest-benchmark's file, our own."""
+    short = ["--quick", "--rounds", "2", "--seconds", "0.05", "--threads", "1"]
+    wanted = ["-k", "bce and batch and 128 and not backward"]
+    files = ["--results", str(tmp_path), f"--benchmark-json={tmp_path / 'benchmark.json'}"]
+    done = run("bench/bench_ops.py", "--benchmark-only", *short, *wanted, *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout and "plain / fastgan, batch 128" in done.stdout
+    assert "batch 4096" not in done.stdout and "Mean" not in done.stdout
+    (path,) = tmp_path.glob("*/ops.jsonl")
+    (line,) = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [c["title"] for c in line["contenders"]] == ["fastgan, batch 128", "plain PyTorch, batch 128"]
+    assert line["quick"] and line["facts"]["threads"] == 1 and "bench/bench_ops.py" in line["command"]
+    theirs = json.loads((tmp_path / "benchmark.json").read_text())["benchmarks"]
+    for mine, entry in zip(line["contenders"], theirs, strict=True):
+        assert entry["stats"]["data"] == pytest.approx(mine["seconds"], rel=1e-3)
+        assert entry["extra_info"]["rows"][0]["title"] == "plain / fastgan, batch 128"
+
+
+@needs_plugin
+@pytest.mark.parametrize("option", ["--rounds=0", "--seconds=-1", "--batches=x", "--device=tpu"])
+def test_bad_options(option):
+    done = run("bench/bench_noise.py", "--benchmark-only", option)
+    assert done.returncode == 4 and option.split("=")[0] in done.stderr
