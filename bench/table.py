@@ -17,12 +17,13 @@ def lines(measured: Measured) -> list[str]:
         out.append(f"  other processes took {mean:.0%} of these processors' time")
     out += [f"  parity of {line}" for line in measured.parity]
     rows = [_HEAD, *(_contender(t) for t in measured.timed.values())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    used = [i for i in range(len(_HEAD)) if i < 2 or any(row[i] for row in rows[1:])]  # no empty columns
+    rows = [tuple(row[i] for i in used) for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
     for name, *cells in rows:
         padded = (f"{cell:>{width}}" for cell, width in zip(cells[:-1], widths[1:], strict=False))
-        out.append(f"  {name:<{widths[0]}}  {'  '.join(padded)}  {cells[-1]}".rstrip())
-    reasons = {c: why for c, why in measured.missing.items()}
-    out += [f"  {c.title}: not measured: {why}" for c, why in reasons.items()]
+        out.append(f"  {name:<{widths[0]}}  {'  '.join([*padded, cells[-1]])}".rstrip())
+    out += [f"  {c.title}: not measured: {why}" for c, why in measured.missing.items()]
     out += [_result(r) for r in measured.results if r.summary]
     return out
 
