@@ -20,7 +20,8 @@ def groups(options: Options) -> list[Group]:
     for backward in (False, True):
         place = dict(threads=options.threads, device=options.device, backward=backward)
         out += [_dense(Dense(**place, inputs=i, outputs=o), batches, options) for i, o in layers]
-        out.append(_dense(Dense(**place, inputs=784, outputs=128, dtype="bfloat16"), batches, options))
+        if not options.quick:
+            out.append(_dense(Dense(**place, inputs=784, outputs=128, dtype="bfloat16"), batches, options))
         out.append(_bce(Bce(**place), batches, options))
     return out
 

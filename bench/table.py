@@ -79,6 +79,7 @@ def target(row: Row) -> str:
 
 def quantity(value: float) -> str:
     """Return a number with three digits and a prefix: 1.24 M."""
+    value = float(f"{value:.3g}")
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g} {prefix}"

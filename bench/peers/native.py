@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from fastgan.kernels import cpu
 
 import fastgan
 from bench.cases import ROWS_PER_CALL, SEED, Case
@@ -16,6 +17,22 @@ from fastgan.state import State
 from fastgan.trained import Provenance, TrainedGenerator
 
 EXPORT_EVERY = 100  # steps between a load and an export
+WAITING = "waiting, calls"
+PARTS = {  # of a profile, by what the engine's operations do
+    "forward": "forward products",
+    "backward": "gradients of inputs",
+    "head backward": "gradients of inputs",
+    "weight gradient + Adam": "weight gradients + Adam",
+    "vector gradient + Adam": "biases, last weights",
+    "gather": "data rows",
+    "labels": "data rows",
+    "noise": "noise",
+    "transpose": "transpositions",
+    "logits": "logits, losses",
+    "logits backward": "logits, losses",
+    "loss": "logits, losses",
+    "penalty": "penalties",
+}
 
 
 class Step:
@@ -40,6 +57,19 @@ class Step:
         losses = self.engine.run(len(steps))[:, :2].astype(np.float64)
         tensors = self.engine.export().tensors
         return Replayed(losses, {k: tensors[k].numpy() for k, _ in self.engine.spec.parameter_shapes()})
+
+    def profile(self, units: int) -> list[dict[str, Any]]:
+        """Return the parts of a step; what threads wait for each other is one of them."""
+        threads, start = self.engine.threads, time.perf_counter()
+        spent = self.engine.profile(units)
+        wall = time.perf_counter() - start
+        parts = {name: dict(part=name, seconds=0.0, flops=0.0) for name in (*PARTS.values(), WAITING)}
+        for _, what, _, _, seconds, flops in spent:
+            part = parts[PARTS[what]]
+            part["seconds"] += seconds / threads / units
+            part["flops"] += flops / units
+        parts[WAITING]["seconds"] = wall / units - sum(p["seconds"] for p in parts.values())
+        return [part for part in parts.values() if part["seconds"] > 0.0]
 
 
 class OneStepCalls(Step):

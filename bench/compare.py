@@ -1,0 +1,178 @@
+"""``python -m bench.compare``: has anything become slower than it was on this kind of machine?
+
+Only ratios are compared, of contenders that were measured in turn: a busier machine slows both. A ratio has
+fallen if its whole 95% interval lies more than 10% below the lowest interval of the stored runs; a ratio that
+cannot be told is inconclusive, which is no failure. ``--quick`` measures now, and what seems to have fallen
+again, up to twice: only what falls every time fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import bench_generate, bench_ops, bench_step, machine, results
+from bench.measure import measure
+from bench.options import QUICK, Options
+from bench.plan import Group
+from bench.team import Team
+
+TOLERANCE = 0.10
+RUNS = 5  # the newest stored ones that count
+TRIES = 3
+SECONDS = 150.0  # after which nothing is measured again
+FALLEN = "FALLEN"
+WORDS = (FALLEN, "risen", "as before", "too noisy", "new")
+
+Key = tuple[str, str, str]  # suite, group's title, row's title
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A ratio then and now.
+
+    Attributes:
+        key: suite, group, row.
+        then: the outermost intervals of the stored runs, or None if there are none.
+        now: the fresh median and its interval.
+        word: one of ``WORDS``.
+    """
+
+    key: Key
+    then: tuple[float, float] | None
+    now: tuple[float, float, float]
+    word: str
+
+    def __str__(self) -> str:
+        then = "" if self.then is None else "[{:.2f}, {:.2f}]".format(*self.then)
+        now = "{:.2f} [{:.2f}, {:.2f}]".format(*self.now)
+        suite, group, row = self.key
+        return f"  {self.word:<10} {then:<14} {now:<20} {suite}: {group}: {row}"
+
+
+def compare(stored: list[Line], fresh: list[Line]) -> list[Change]:
+    """Return what became of every ratio of the fresh lines."""
+    history: dict[Key, list[Line]] = defaultdict(list)
+    for key, row in _rows(stored):
+        if row["summary"] and not row["summary"]["noisy"]:
+            history[key].append(row["summary"])
+    return [_change(key, row, history[key][-RUNS:]) for key, row in _rows(fresh) if row["summary"]]
+
+
+def _change(key: Key, row: Line, before: list[Line]) -> Change:
+    new = row["summary"]
+    now = (new["median"], new["low"], new["high"])
+    then = (min(s["low"] for s in before), max(s["high"] for s in before)) if before else None
+    if new["noisy"]:
+        return Change(key, then, now, "too noisy")
+    if then is None:
+        return Change(key, then, now, "new")
+    below, above = new["high"] < then[0] * (1.0 - TOLERANCE), new["low"] > then[1] * (1.0 + TOLERANCE)
+    if not row["more_is_better"]:
+        below, above = above, below
+    return Change(key, then, now, FALLEN if below else "risen" if above else "as before")
+
+
+def _rows(lines: list[Line]) -> Iterator[tuple[Key, Line]]:
+    for line in lines:
+        for row in line["rows"]:
+            yield (line["suite"], line["title"], row["title"]), row
+
+
+def groups(options: Options) -> list[tuple[str, Group]]:
+    """Return what the quick version measures: no compiler, no framework that a machine may lack."""
+    found = [
+        ("step", bench_step, ("peers", "limits", "odd", "calls")),
+        ("generate", bench_generate, ("generate",)),
+        ("ops", bench_ops, ("dense",)),
+    ]
+    return [
+        (suite, g.only([c for c in g.contenders if c.peer.split(".")[0] in _EVERYWHERE]))
+        for suite, module, names in found
+        for g in module.groups(options)
+        if g.name in names
+    ]
+
+
+_EVERYWHERE = ("native", "torch_eager", "torch_rows", "sgemm", "limits", "ops")
+
+
+def measured_now(stored: list[Line], options: Options) -> list[Change]:
+    """Measure the quick groups; what has fallen is measured again, and must fall every time."""
+    end = time.monotonic() + SECONDS
+    changes: dict[Key, Change] = {}
+    with Team() as team:
+        waiting = groups(options)
+        for attempt in range(TRIES):
+            if attempt and time.monotonic() > end:
+                for key, change in changes.items():
+                    if change.word == FALLEN:
+                        changes[key] = Change(key, change.then, change.now, "too noisy")
+                break
+            lines = [results.record(suite, measure(team, group, options)) for suite, group in waiting]
+            for change in compare(stored, lines):
+                if not attempt or changes[change.key].word == FALLEN:
+                    changes[change.key] = change
+            fallen = {key[:2] for key, change in changes.items() if change.word == FALLEN}
+            waiting = [(suite, group) for suite, group in waiting if (suite, group.title) in fallen]
+            if not waiting:
+                break
+    return list(changes.values())
+
+
+def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
+    """Return the lines of older runs, and those of the newest."""
+    newest = max((line["run"] for line in lines), default="")
+    return [x for x in lines if x["run"] != newest], [x for x in lines if x["run"] == newest]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 1 if anything has fallen."""
+    arguments = _arguments(argv)
+    device = machine.device()
+    folder = arguments.results / machine.slug(device)
+    stored = list(results.read(folder))
+    if not stored:
+        known = ", ".join(sorted({p.parent.name for p in arguments.results.glob("*/*.jsonl")})) or "none"
+        print(f"no stored runs of this kind of machine, {folder.name}; there are: {known}")
+    if arguments.quick:
+        options = Options(True, **QUICK, threads=len(machine.cores()), device=device)
+        changes = measured_now(stored, options)
+    else:
+        older, fresh = split(stored)
+        if arguments.fresh:
+            older, fresh = stored, list(results.read(arguments.fresh))
+        changes = compare(older, fresh)
+    print(f"{'':<13}{'stored lowest to highest, then now: median and 95% interval'}")
+    for change in sorted(changes, key=lambda c: (WORDS.index(c.word), c.key)):
+        print(change)
+    counts = ", ".join(f"{sum(c.word == word for c in changes)} {word}" for word in WORDS)
+    print(f"{folder.name}: {counts}")
+    return 1 if any(c.word == FALLEN for c in changes) else 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m bench.compare",
+        description="Hold a run against the stored ones of the same kind of machine; exit code 1 if a ratio "
+        f"has fallen by more than {TOLERANCE:.0%} beyond noise. By default the newest stored run is held.",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--fresh", type=Path, help="folder with the *.jsonl of a run, as --results wrote it")
+    which.add_argument("--quick", action="store_true", help="measure now, under 3 minutes, and store nothing")
+    parser.add_argument("--results", type=Path, default=results.FOLDER, help="folder of the stored runs")
+    arguments = parser.parse_args(argv)
+    if arguments.fresh and not list(arguments.fresh.glob("*.jsonl")):
+        parser.error(f"--fresh: got {arguments.fresh}; wanted a folder with *.jsonl files")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

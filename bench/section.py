@@ -1,0 +1,166 @@
+"""Stored results as Markdown: the README's section, and all tables of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench.table import duration, number, quantity
+
+Line = dict[str, Any]
+OURS = "fastgan"
+_HELD = ("recipe", "limits", "odd", "widths", "threads", "generate", "calls")  # groups with targets
+
+
+def readme(lines: list[Line], folder: Path) -> str:
+    """Return the README's section."""
+    of = {name: [line for line in lines if line["group"] == name] for name in ("peers", "dense", *_HELD)}
+    parts = [_where(lines), _peers(of["peers"]), "![Step time against batch size](docs/bench/step.png)"]
+    parts.append(_held([line for name in _HELD for line in of[name]]))
+    if any(line["profile"] for line in lines):
+        parts.append("![Where a step's time goes](docs/bench/where.png)")
+    if of["threads"]:
+        parts.append("![Scaling over threads](docs/bench/threads.png)")
+    if of["dense"]:
+        parts += [_ops(of["dense"]), "![Ops against plain PyTorch](docs/bench/ops.png)"]
+    machine = f"bench/results/{folder.name}"
+    link = f"[`{machine}`]({machine}/README.md)"
+    parts.append(f"All tables of this machine, start-up, noise and data included: {link}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(lines: list[Line]) -> str:
+    """Return every group's table."""
+    out = [
+        "# Measured on this machine",
+        "Written by `python -m bench.report`; [the method](../../README.md). Medians of interleaved rounds; "
+        "ratios with their 95% bootstrap interval.",
+        _where(lines),
+    ]
+    for suite in dict.fromkeys(line["suite"] for line in lines):
+        out += [f"## {suite}", f"`pytest bench/bench_{suite}.py --benchmark-only`"]
+        for line in lines:
+            if line["suite"] == suite:
+                out += [f"### {line['title']}", _contenders(line)]
+                if line["rows"]:
+                    out.append(_ratios([line]))
+    return "\n\n".join(out) + "\n"
+
+
+def _where(lines: list[Line]) -> str:
+    """Return what it was measured on, and when."""
+    facts = lines[-1]["facts"]
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "jax", "numpy", "python"))
+    commits = ", ".join(f"`{c}`" for c in dict.fromkeys(line["facts"]["commit"] for line in lines))
+    days = sorted({line["run"][:10] for line in lines})
+    gpu = f"{facts['gpu']}; " if "gpu" in facts else ""
+    return (
+        f"{gpu}{facts['cpu']}, {facts['cores']} cores, {facts['isa']}, {facts['threads']} threads; "
+        f"{versions}; commit {commits}; {' to '.join(dict.fromkeys((days[0], days[-1])))}."
+    )
+
+
+def _peers(lines: list[Line]) -> str:
+    """Return the table of peers: a line per batch, a column per peer."""
+    titles = dict.fromkeys(row["title"].removesuffix(f" / {OURS}") for line in lines for row in line["rows"])
+    head = ["batch", OURS, "share of the limit", *titles]
+    body = []
+    for line in sorted(lines, key=lambda line: line["figure"]["batch"]):
+        ours = next(c for c in line["contenders"] if c["title"] == OURS)
+        ratios = {row["title"].removesuffix(f" / {OURS}"): row for row in line["rows"]}
+        cells = [_value(ratios[t], wanted=True) if t in ratios else "" for t in titles]
+        body.append([str(line["figure"]["batch"]), _time(ours), _share(ours), *cells])
+    words = (
+        "Time of others' step over fastgan's (wanted in brackets behind, where there is a target): "
+        "`pytest bench/bench_step.py --benchmark-only -k peers`"
+    )
+    return words + "\n\n" + _markdown(head, body)
+
+
+def _held(lines: list[Line]) -> str:
+    command = "pytest bench/bench_step.py bench/bench_generate.py --benchmark-only"
+    return f"What else the step is held against: `{command}`\n\n" + _ratios(lines, targets_only=True)
+
+
+def _ops(lines: list[Line]) -> str:
+    """Return a sentence on the fused ops."""
+    seen = [row["summary"] for line in lines for row in line["rows"] if row["summary"]]
+    told = [s for s in seen if not s["noisy"]]
+    if not told:
+        return "The fused ops: too noisy to tell."
+    faster, slower = (sum(c) for c in zip(*((s["low"] > 1.03, s["high"] < 0.97) for s in told), strict=True))
+    return (
+        f'`fastgan.ops` with `impl="auto"` against plain PyTorch: of {len(told)} sizes, and another '
+        f"{len(seen) - len(told)} that were too noisy, faster by more than 3% in {faster}, slower by more "
+        f"than 3% in {slower}, the same in the others; whole intervals count: "
+        "`pytest bench/bench_ops.py --benchmark-only`"
+    )
+
+
+def _contenders(line: Line) -> str:
+    """Return the table of a group's contenders, without empty columns."""
+    unit = next((c["work"]["unit"] for c in line["contenders"]), "unit")
+    head = ["", "time", f"{unit}s/s", "flops", "bytes", "launches", "GFLOP/s", "share of the nearest limit"]
+    body = []
+    for c in line["contenders"]:
+        work, s = c["work"], c["summary"]
+        told = not s["noisy"]
+        cells = [
+            _time(c),
+            quantity(1.0 / s["median"]) if told else "",
+            quantity(work["flops"]) if work["flops"] else "",
+            quantity(work["bytes"]) + "B" if work["bytes"] else "",
+            "" if work["launches"] is None else f"{work['launches']:g}",
+            f"{work['flops'] / s['median'] / 1e9:.1f}" if work["flops"] and told else "",
+            f"{_share(c)} {c['nearest']}".strip(),
+        ]
+        body.append([c["title"], *(cell.strip() for cell in cells)])
+    empty = [""] * (len(head) - 2)
+    body += [[title, f"not measured: {why}", *empty] for title, why in line["missing"].items()]
+    used = [i for i in range(len(head)) if i < 2 or any(row[i] for row in body)]
+    return _markdown([head[i] for i in used], [[row[i] for i in used] for row in body])
+
+
+def _ratios(lines: Iterable[Line], targets_only: bool = False) -> str:
+    body = []
+    for line in lines:
+        for row in line["rows"]:
+            if _wanted(row) or not targets_only:
+                where = f", {line['title']}" if targets_only else ""
+                body.append([row["title"] + where, _value(row), _wanted(row)])
+    return _markdown(["ratio", "measured", "wanted"], body)
+
+
+def _value(row: Line, wanted: bool = False) -> str:
+    """Return a ratio's median and interval."""
+    s, percent = row["summary"], row["percent"]
+    if s is None:
+        said = "not measured"
+    elif s["noisy"]:
+        said = "too noisy"
+    else:
+        low, high = (number(s[k], percent)[:-1] for k in ("low", "high"))
+        said = f"{number(s['median'], percent)} [{low}, {high}]"
+    return f"{said} ({_wanted(row)})" if wanted and _wanted(row) else said
+
+
+def _wanted(row: Line) -> str:
+    parts = [("≥", row["low"]), ("≤", row["high"])]
+    said = ", ".join(f"{sign} {number(v, row['percent'])}" for sign, v in parts if v is not None)
+    return said + ": missed" * (row["verdict"] == "MISSED")
+
+
+def _time(contender: Line) -> str:
+    s = contender["summary"]
+    return "too noisy" if s["noisy"] else duration(s["median"])
+
+
+def _share(contender: Line) -> str:
+    s = contender["share"]
+    return "" if s is None else "too noisy" if s["noisy"] else number(s["median"], percent=True)
+
+
+def _markdown(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,0 +1,209 @@
+"""The regression gate: planted regressions are seen, noise is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import compare, machine, measure, results
+from bench.bench_step import groups
+from bench.compare import FALLEN, Change
+from bench.measure import Measured, Result, Timed
+from bench.options import QUICK, Options
+from bench.peers.limits import Limit
+from bench.plan import Contender, Group, Row
+from bench.stats import summarize
+
+OURS, THEIRS = (Contender(t, "limits.Copy", Limit(threads=1, span=s)) for t, s in (("a", 64), ("b", 128)))
+
+
+def line(
+    ratio: float, noise: float, seed: int, *, cost: bool = False, run: str = "1", rounds: int = 5
+) -> dict:
+    """A stored group whose one ratio has this median, with lognormal noise from round to round."""
+    rounds = 5
+    values = ratio * np.random.default_rng(seed).lognormal(0.0, noise, rounds)
+    row = Row(THEIRS, OURS, "b / a", high=1.1 if cost else None)
+    timed = {c: Timed(c, [1.0] * rounds, summarize([1.0] * rounds)) for c in (OURS, THEIRS)}
+    found = Measured(
+        Group("g", "t", [row]), timed, [Result(row, summarize(list(values)))], {}, [0.0] * rounds
+    )
+    return results.record("step", found) | dict(run=run, quick=True, facts={})
+
+
+def words(ratio: float, noise: float, stored: int, *, cost: bool = False, tries: int = 60) -> list[str]:
+    """What the gate says of a ratio that was 2 (a cost: 1), in many simulated histories."""
+    before = 1.0 if cost else 2.0
+    out = []
+    for seed in range(tries):
+        old = [line(before, noise, 1000 * seed + i, cost=cost) for i in range(stored)]
+        (change,) = compare.compare(old, [line(ratio, noise, 1000 * seed + 999, cost=cost)])
+        out.append(change.word)
+    return out
+
+
+@pytest.mark.parametrize("stored", [1, 3])
+def test_noise_alone_does_not_fail(stored):
+    for noise in (0.01, 0.03, 0.1):
+        assert words(2.0, noise, stored).count(FALLEN) == 0
+
+
+@pytest.mark.parametrize("stored", [1, 3])
+def test_a_planted_regression_fails(stored):
+    assert words(2.0 * 0.75, 0.02, stored).count(FALLEN) >= 59
+    assert words(2.0 * 0.85, 0.01, stored).count(FALLEN) >= 57
+    assert words(2.0 * 0.92, 0.01, stored).count(FALLEN) == 0  # within the tolerance
+
+
+def test_a_cost_that_has_risen_fails():
+    assert words(1.3, 0.02, 3, cost=True).count(FALLEN) >= 59
+    assert words(0.7, 0.02, 3, cost=True).count("risen") >= 59
+
+
+def test_too_noisy_to_tell_is_no_failure():
+    assert words(1.0, 0.6, 3).count(FALLEN) < 3 and words(1.0, 0.6, 3).count("too noisy") > 45
+    old, new = line(2.0, 0.0, 1), line(1.0, 0.0, 2)
+    new["rows"][0]["summary"]["noisy"] = "others took 40%"
+    assert [c.word for c in compare.compare([old], [new])] == ["too noisy"]
+    old["rows"][0]["summary"]["noisy"] = "spread 40%"  # tells nothing about now, either
+    assert [c.word for c in compare.compare([old], [line(1.0, 0.0, 2)])] == ["new"]
+
+
+def test_only_the_newest_runs_count():
+    old = [line(1.0, 0.0, 0)] + [line(2.0, 0.0, i) for i in range(compare.RUNS)]
+    assert [c.word for c in compare.compare(old, [line(1.5, 0.0, 9)])] == [FALLEN]
+    assert [c.word for c in compare.compare(old[:-1], [line(1.5, 0.0, 9)])] == ["as before"]
+
+
+def test_other_rows_and_missing_ones_do_not_count():
+    other = line(9.0, 0.0, 1)
+    other["title"] = "another group"
+    lost = line(2.0, 0.0, 2)
+    lost["rows"][0]["summary"] = None
+    assert [c.word for c in compare.compare([other, lost], [line(1.0, 0.0, 3)])] == ["new"]
+    assert compare.compare([line(2.0, 0.0, 1)], [lost]) == []
+
+
+# ---- the command
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Results of two runs of this kind of machine; returns a writer of more."""
+    import json
+
+    monkeypatch.setattr(machine, "device", lambda: "cpu")
+
+    def write(entry: dict, folder: str = machine.slug()) -> None:
+        path = tmp_path / folder / "step.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    for i in (1, 2):
+        write(line(2.0, 0.01, i, run=f"2026-01-0{i}"))
+    return write
+
+
+def command(tmp_path, *more: str) -> int:
+    return compare.main(["--results", str(tmp_path), *more])
+
+
+def test_the_newest_run_is_held_against_the_others(stored, tmp_path, capsys):
+    assert command(tmp_path) == 0
+    assert "1 as before" in capsys.readouterr().out
+    stored(line(1.4, 0.01, 3, run="2026-01-03"))
+    assert command(tmp_path) == 1
+    assert "1 FALLEN" in capsys.readouterr().out
+
+
+def test_a_run_from_elsewhere(stored, tmp_path, capsys):
+    stored(line(1.4, 0.01, 3), "elsewhere")
+    assert command(tmp_path, "--fresh", str(tmp_path / "elsewhere")) == 1
+    with pytest.raises(SystemExit, match="2"):
+        command(tmp_path, "--fresh", str(tmp_path / "nowhere"))
+    assert "--fresh: got" in capsys.readouterr().err
+
+
+def test_another_kind_of_machine_is_not_compared(tmp_path, monkeypatch, stored, capsys):
+    monkeypatch.setattr(machine, "slug", lambda device="cpu": "another-machine")
+    assert command(tmp_path) == 0
+    assert "no stored runs of this kind of machine, another-machine" in capsys.readouterr().out
+
+
+def quick(tmp_path, monkeypatch, ratios: list[float]) -> list[float]:
+    """Run the quick version on a machine whose only ratio takes these values, try by try; return the rest."""
+    group = Group("g", "t", [Row(THEIRS, OURS, "b / a")])
+
+    def measured(team, group, options):
+        ratio = ratios.pop(0)
+        rows = [Result(group.rows[0], summarize([ratio] * 5))]
+        timed = {c: Timed(c, [1.0] * 5, summarize([1.0] * 5)) for c in (OURS, THEIRS)}
+        return Measured(group, timed, rows, {}, [0.0] * 5)
+
+    monkeypatch.setattr(compare, "groups", lambda options: [("step", group)])
+    monkeypatch.setattr(compare, "measure", measured)
+    return ratios
+
+
+def test_what_has_fallen_is_measured_again(stored, tmp_path, monkeypatch, capsys):
+    left = quick(tmp_path, monkeypatch, [1.4, 2.0, 7.0])
+    assert command(tmp_path, "--quick") == 0 and left == [7.0]
+    left = quick(tmp_path, monkeypatch, [1.4, 1.4, 1.4])
+    assert command(tmp_path, "--quick") == 1 and not left
+    left = quick(tmp_path, monkeypatch, [2.0])
+    assert command(tmp_path, "--quick") == 0
+
+
+def test_without_time_to_measure_again_nothing_is_said(stored, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "SECONDS", -1.0)
+    quick(tmp_path, monkeypatch, [1.4])
+    assert command(tmp_path, "--quick") == 0
+    assert "1 too noisy" in capsys.readouterr().out
+
+
+def test_the_quick_version_needs_no_extra():
+    options = Options(True, **QUICK)
+    found = compare.groups(options)
+    peers = {c.peer.split(".")[0] for _, group in found for c in group.contenders}
+    assert peers == {"native", "torch_eager", "torch_rows", "sgemm", "limits", "ops"}
+    assert {suite for suite, _ in found} == {"step", "generate", "ops"}
+    titles = {group.title for group in groups(Options())}
+    assert {group.title for suite, group in found if suite == "step"} <= titles  # so full runs are comparable
+
+
+def test_a_slower_fastgan_is_seen_from_measuring_to_exit_code(tmp_path, monkeypatch, stored):
+    """The whole way but for the clocks: a team whose `a` takes 1.4 times as long as before."""
+    from bench.team import Rounds
+
+    class Team:
+        slow = 1.4
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def ask(self, contender, do, **more):
+            return {}
+
+        def release(self, contenders):
+            pass
+
+        def rounds(self, wanted, rounds):
+            seconds = {"a": 1.0 * self.slow, "b": 2.0}
+            return Rounds({c: [seconds.get(c.title, 1.0)] * rounds for c in wanted}, [0.0] * rounds)
+
+    group = Group("g", "t", [Row(THEIRS, OURS, "b / a")])
+    monkeypatch.setattr(compare, "groups", lambda options: [("step", group)])
+    monkeypatch.setattr(compare, "Team", Team)
+    assert compare.measure is measure.measure
+    assert command(tmp_path, "--quick") == 1
+    Team.slow = 1.0
+    assert command(tmp_path, "--quick") == 0
+
+
+def test_a_change_is_one_line():
+    text = str(Change(("step", "batch 128", "b / a"), (1.9, 2.1), (1.5, 1.4, 1.6), FALLEN))
+    assert "FALLEN" in text and "[1.90, 2.10]" in text and "1.50 [1.40, 1.60]" in text and "\n" not in text

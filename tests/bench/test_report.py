@@ -1,0 +1,108 @@
+"""Pictures, tables and the README's section from stored results."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from matplotlib import image
+
+from bench import figures, report, results, section
+from tests.helpers import benchmarks
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A folder of results with one machine, and a README with markers."""
+    folder = tmp_path / "results" / "a-machine"
+    folder.mkdir(parents=True)
+    for line in benchmarks.lines():
+        with (folder / f"{line['suite']}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    return folder
+
+
+@pytest.fixture
+def readme(tmp_path, monkeypatch):
+    path = tmp_path / "README.md"
+    path.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe rest.\n")
+    monkeypatch.setattr(report, "README", path)
+    monkeypatch.setattr(report, "PICTURES", tmp_path / "docs")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    return path
+
+
+def run(stored, *more: str) -> int:
+    return report.main(["--results", str(stored.parent), *more])
+
+
+def test_the_command_writes_and_then_finds_all_current(stored, readme, capsys):
+    assert run(stored, "--check") == 1 and "is not what the results say" in capsys.readouterr().out
+    assert run(stored) == 0
+    text = readme.read_text()
+    assert text.startswith("# Title\n\n<!--") and text.endswith("-->\n\nThe rest.\n") and "old" not in text
+    assert run(stored, "--check") == 0
+    readme.write_text(text.replace("2.00x", "9.00x"))
+    assert run(stored, "--check") == 1
+    assert {p.name for p in (readme.parent / "docs").iterdir()} == set(figures.ALL)
+
+
+def test_pictures_show_something(stored, tmp_path):
+    names = figures.draw(list(results.read(stored)), tmp_path)
+    assert names == list(figures.ALL)
+    for name in names:
+        pixels = image.imread(tmp_path / name)
+        assert pixels.shape[0] > 200 and pixels.shape[1] > 800 and pixels[..., :3].std() > 0.03
+
+
+def test_pictures_without_their_data_are_left_out(tmp_path):
+    assert figures.draw([benchmarks.line("noise", "noise", "normals")], tmp_path) == []
+
+
+def test_the_section_says_what_was_measured(stored):
+    text = section.readme(list(results.read(stored)), stored)
+    assert "A CPU, 2 cores, avx2, 2 threads" in text and "commit `abc`; 2026-01-01." in text
+    header, _, first, *_ = re.findall(r"^\|.*\|$", text, re.M)
+    assert header.startswith("| batch | fastgan | share of the limit | JAX jit + lax.scan |")
+    assert first == (
+        "| 1 | 10 µs | 50% | 2.00x [1.96, 2.04] (≥ 2.50x: missed) | too noisy (≥ 2.50x) "
+        "| 4.00x [3.92, 4.08] (≥ 2.50x) |"
+    )
+    assert "| a share, limits | 0.70x [0.69, 0.71] | ≥ 0.80x: missed |" in text
+    assert "of 6 sizes" in text and "faster by more than 3% in 4" in text
+    for command in re.findall(r"`(pytest [^`]*)`", text):
+        assert command.startswith("pytest bench/") and "--benchmark-only" in command
+
+
+def test_all_tables(stored):
+    text = section.tables(list(results.read(stored)))
+    assert "## noise" in text and "| JAX | not measured: not installed |" in text
+    assert "| fastgan, native | 1 ns | 1 G | 1 M |" in text
+
+
+def test_the_newest_full_run_counts(stored):
+    for more in (dict(run="2026-01-02", quick=True), dict(run="2026-01-03"), dict(run="2025-01-01")):
+        entry = benchmarks.line("noise", "noise", "normals") | more
+        with (stored / "noise.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+    (found,) = [line for line in report.newest(stored) if line["suite"] == "noise"]
+    assert found["run"] == "2026-01-03"
+    assert report.latest(stored.parent) == stored
+
+
+def test_nothing_stored(tmp_path, readme, capsys):
+    assert run(tmp_path / "none" / "x") == 2
+    assert "no full runs in" in capsys.readouterr().out
+
+
+def test_markers_are_wanted_once_each():
+    for text in ("no markers", f"{report.END} {report.BEGIN}", f"{report.BEGIN} {report.BEGIN} {report.END}"):
+        with pytest.raises(ValueError, match="once each"):
+            report.replaced(text, "x")
+
+
+def test_the_readme_is_what_the_committed_results_say():
+    if report.BEGIN not in report.README.read_text(encoding="utf-8"):
+        pytest.skip("the README has no section of figures yet")
+    assert report.main(["--check"]) == 0
