@@ -13,6 +13,7 @@ from fastgan.fusion.call import is_activation
 from fastgan.fusion.classes import methods, plain_class
 from fastgan.fusion.source import CannotRewrite, Pair, Site, rewrite
 
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential, list, tuple, dict)
 _UNKNOWN = object()  # known at run time only
 
 
@@ -24,8 +25,6 @@ def candidates(module: nn.Module) -> tuple[Site, ...]:
     """
     sites: list[Site] = []
     for name, function in methods(plain_class(module)).items():
-        if function.__code__.co_name != name:
-            continue  # a wrapper, or another method's alias
 
         def accept(pair: Pair, function: FunctionType = function) -> bool:
             linear = _value(pair.inner.func, module, function)
@@ -38,7 +37,7 @@ def candidates(module: nn.Module) -> tuple[Site, ...]:
             return fits
 
         try:
-            rewrite(function, accept)
+            rewrite(name, function, accept)
         except CannotRewrite:
             if name == "forward":
                 raise
@@ -61,11 +60,11 @@ def _value(node: ast.expr, module: nn.Module, function: FunctionType) -> Any:
                 return _UNKNOWN
         return function.__globals__.get(node.id, getattr(builtins, node.id, _UNKNOWN))
     base = _value(node.value, module, function)
-    key = node.attr if isinstance(node, ast.Attribute) else getattr(node.slice, "value", None)
+    if isinstance(node, ast.Subscript):
+        try:
+            return base[ast.literal_eval(node.slice)] if type(base) in _CONTAINERS else _UNKNOWN
+        except (ValueError, LookupError, TypeError):
+            return _UNKNOWN
     if isinstance(base, nn.Module):
-        if isinstance(node, ast.Subscript) and isinstance(base, nn.ModuleList | nn.Sequential):
-            key = str(key + len(base) if isinstance(key, int) and key < 0 else key)
-        return base._modules.get(key, vars(base).get(key, _UNKNOWN))
-    if isinstance(base, ModuleType):
-        return vars(base).get(key, _UNKNOWN)
-    return _UNKNOWN
+        return base._modules.get(node.attr, vars(base).get(node.attr, _UNKNOWN))
+    return vars(base).get(node.attr, _UNKNOWN) if isinstance(base, ModuleType) else _UNKNOWN

@@ -64,7 +64,7 @@ def fused_class(plain: type[nn.Module], sites: tuple[Site, ...] = ()) -> type[nn
         members["forward"] = sequential.forward
     for name in {site.method for site in sites}:
         function = methods(plain).get(name)
-        new = function and rewrite(function, lambda pair: pair.site in sites)
+        new = function and rewrite(name, function, lambda pair: pair.site in sites)
         if new:
             members[name] = new
     return type(plain)(plain.__name__, (plain,), members)

@@ -49,8 +49,13 @@ class CannotRewrite(Exception):
     """Why a method is left as it is."""
 
 
-def rewrite(function: FunctionType, accept: Accept) -> FunctionType | None:
-    """Return a function like ``function`` that calls :func:`fastgan.fusion.call.call` for the accepted pairs.
+def rewrite(name: str, function: FunctionType, accept: Accept) -> FunctionType | None:
+    """Return a method that calls :func:`fastgan.fusion.call.call` for accepted pairs.
+
+    Args:
+        name: what its class calls the method.
+        function: the method.
+        accept: told of every pair, says which to rewrite.
 
     Returns:
         The function, or None where nothing was accepted.
@@ -60,8 +65,8 @@ def rewrite(function: FunctionType, accept: Accept) -> FunctionType | None:
     """
     code = function.__code__
     tree, node = _source(code)
-    node.body = _Joiner(code, accept, node).block(node.body)
-    editor = _Editor(code, accept)
+    node.body = _Joiner(name, code, accept, node).block(node.body)
+    editor = _Editor(name, code, accept)
     node.body = [editor.visit(statement) for statement in node.body]
     if not editor.edits:
         return None
@@ -128,8 +133,8 @@ class _Wrapper(ast.NodeTransformer):
 class _InMethod(ast.NodeTransformer):
     """Goes through a method's own code, but not into functions and classes in it."""
 
-    def __init__(self, code: CodeType, accept: Accept) -> None:
-        self.code, self.accept = code, accept
+    def __init__(self, name: str, code: CodeType, accept: Accept) -> None:
+        self.name, self.code, self.accept = name, code, accept
 
     def visit(self, node: ast.AST) -> ast.AST:
         scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
@@ -139,7 +144,7 @@ class _InMethod(ast.NodeTransformer):
         """Return the pair of which a node is the activation's call, as far as its form tells."""
         if not isinstance(node, ast.Call):
             return None
-        site = Site(self.code.co_name, node.lineno - self.code.co_firstlineno, node.col_offset)
+        site = Site(self.name, node.lineno - self.code.co_firstlineno, node.col_offset)
         if isinstance(node.func, ast.Attribute) and node.func.attr in RELU_METHODS and not node.args:
             return None if node.keywords else Pair(site, node.func.attr, node.func.value)
         others = [*node.args[1:], *(k.value for k in node.keywords)]
@@ -152,8 +157,8 @@ class _InMethod(ast.NodeTransformer):
 class _Joiner(_InMethod):
     """Makes ``y = act(fc(x))`` of ``h = fc(x)`` and ``y = act(h)`` where ``h`` is of no other use."""
 
-    def __init__(self, code: CodeType, accept: Accept, method: ast.FunctionDef) -> None:
-        super().__init__(code, accept)
+    def __init__(self, name: str, code: CodeType, accept: Accept, method: ast.FunctionDef) -> None:
+        super().__init__(name, code, accept)
         names = [n for n in ast.walk(method) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)]
         self.reads = Counter(n.id for n in names)
         self.local = {*code.co_varnames} - {*code.co_cellvars}
@@ -244,8 +249,10 @@ def _linear(node: ast.expr) -> ast.expr | None:
 def _is_path(node: ast.expr) -> bool:
     """Whether an expression is like ``self.layers[0]``, which may be read earlier or later."""
     while isinstance(node, ast.Attribute | ast.Subscript):
-        if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Constant | ast.Name):
-            return False
+        if isinstance(node, ast.Subscript):
+            index = node.slice.operand if isinstance(node.slice, ast.UnaryOp) else node.slice
+            if not isinstance(index, ast.Constant | ast.Name):
+                return False
         node = node.value
     return isinstance(node, ast.Name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ def results(model: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
     """Return output and gradients by name, from the same random state each time."""
     model.zero_grad()
     torch.manual_seed(5)
+    random.seed(5)
     inputs = tuple(i.detach().clone().requires_grad_(i.is_floating_point()) for i in inputs)
     out = model(*inputs)
     (out * torch.linspace(0.5, 1.5, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
