@@ -10,6 +10,7 @@ A method is rewritten only where its source compiles to the very bytecode that i
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import functools
@@ -106,7 +107,9 @@ def _key(code: CodeType) -> tuple[str, int]:
 
 
 def _compiled(tree: ast.Module, code: CodeType) -> CodeType:
-    return compile(tree, code.co_filename, "exec", dont_inherit=True)
+    # In a notebook, the import that sets this flag may be in another cell.
+    flags = code.co_flags & __future__.annotations.compiler_flag
+    return compile(tree, code.co_filename, "exec", flags, dont_inherit=True)
 
 
 def _find(code: CodeType, wanted: CodeType) -> CodeType | None:

@@ -92,8 +92,8 @@ def test_fusing_disturbs_nothing(capsys):
             print("hello")
             return self.act(self.a(x)) + random.random() + torch.rand(()) + np.random.rand()
 
-    states = random.getstate(), torch.get_rng_state(), np.random.get_state()
     model, seen = Noisy(), []
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()
     model.register_forward_hook(lambda *args: seen.append(args))
     fastgan.fuse(model)
     assert states[0] == random.getstate() and torch.equal(states[1], torch.get_rng_state())
