@@ -48,12 +48,10 @@ class Analysis:
 def analyse(model: nn.Module) -> Analysis:
     """Return all places of a model. The model itself is not run, and stays as it is."""
     study = _Study(dict(model.named_modules()))
-    roots = [""]
-    while roots:
-        root = roots.pop(0)
-        for name in study.trace(root) if _has_forward(study.modules[root]) else [root]:
-            children = (_join(name, child) for child, _ in study.modules[name].named_children())
-            roots += [child for child in children if child in study.modules]
+    for name, module in study.modules.items():
+        # What the forward does not reach is traced by itself: a GAN in one module, or what cannot be traced.
+        if name not in study.reached and _has_forward(module) and not _is_whole(module):
+            study.trace(name)
     return study.analysis()
 
 
@@ -66,6 +64,7 @@ class _Study:
         self.unwritten: dict[str, str] = {}
         self.candidates: dict[str, type[nn.Module]] = {}
         self.calls: dict[tuple[str, str, str], _Call] = {}
+        self.reached: set[str] = set()
         self.fit: set[_Hit] = set()
         self.unfit: set[_Hit] = set()
         for name, module in modules.items():
@@ -74,8 +73,8 @@ class _Study:
             except CannotRewrite as error:
                 self.unwritten[name] = str(error)
 
-    def trace(self, root: str) -> list[str]:
-        """Trace a module and return the names of those in it, or its own, that cannot be traced."""
+    def trace(self, root: str) -> None:
+        """Trace a module, and note which ones in it cannot be traced."""
         failed: dict[str, str] = {}
         while root not in failed:
             try:
@@ -85,7 +84,6 @@ class _Study:
                 name = _join(root, error.name)
                 failed[root if name in failed else name] = str(error)
         self.failed |= failed
-        return list(failed)
 
     def _trace(self, root: str, opaque: Collection[str]) -> None:
         errors, done = [], False
@@ -107,6 +105,7 @@ class _Study:
         new = trace(copy, training, arguments, opaque)
         if str(plain.graph) != str(new.graph):
             raise Failed("", "two traces of it differ")
+        self.reached |= {_join(root, name) for name in new.reached}
         modules = {name: self.modules[_join(root, name)] for name, _ in copy.named_modules()}
         linears = [n for n in new.graph.nodes if isinstance(modules.get(n.target), nn.Linear)]
         for node, caller in zip(linears, new.callers, strict=True):

@@ -39,11 +39,13 @@ class Trace(NamedTuple):
     Attributes:
         graph: of torch.fx, each Linear one node.
         callers: for every call of a Linear, in order, the name of the module whose code calls it.
+        reached: names of all modules that were called.
         hits: for every activation that a rewritten place called: the module whose code it is, and the site.
     """
 
     graph: fx.Graph
     callers: list[str]
+    reached: set[str]
     hits: dict[fx.Node, tuple[str, Any]]
 
 
@@ -94,7 +96,7 @@ def trace(module: nn.Module, training: bool, arguments: dict[str, Any], opaque: 
             graph = tracer.trace(module.train(training), arguments or None)
         except Exception as error:
             raise Failed(tracer.failed, _first_line(error)) from error
-    return Trace(graph, tracer.callers, tracer.hits)
+    return Trace(graph, tracer.callers, tracer.reached, tracer.hits)
 
 
 class _Proxy(fx.Proxy):
@@ -117,6 +119,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.opaque, self.failed = opaque, ""
         self.callers: list[str] = []
+        self.reached: set[str] = set()
         self.hits: dict[fx.Node, tuple[str, Any]] = {}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -127,12 +130,14 @@ class _Tracer(fx.Tracer):
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        name = self.path_of_module(m)
+        self.reached.add(name)
         if isinstance(m, nn.Linear):
             self.callers.append(self.scope.module_path)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
-            self.failed = self.failed or self.path_of_module(m)
+            self.failed = self.failed or name
             raise
 
     def hear(self, site: Any, out: Any) -> None:

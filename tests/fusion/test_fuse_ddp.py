@@ -1,4 +1,4 @@
-"""Data-parallel training in two processes: fused models and layers end where the plain model in one process does."""
+"""Data-parallel training in two processes ends where training in one does, for fused models and for layers."""
 
 from __future__ import annotations
 

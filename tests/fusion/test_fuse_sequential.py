@@ -182,6 +182,23 @@ def test_any_depth_and_containers_around(ran):
     assert ran == 2 * [0.1, 0.0, 0.3, 0.1]
 
 
+class Pair(nn.Module):
+    """A GAN in one module, with a forward for one half only."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator, self.discriminator = pair(), nn.ModuleList([pair(), pair(nn.ReLU())])
+
+    def forward(self, x):
+        return self.generator(x)
+
+
+def test_what_the_forward_does_not_reach(ran):
+    model = fastgan.fuse(Pair())
+    model.discriminator[1](model.discriminator[0](model(X)))
+    assert ran == [0.2, 0.2, 0.0]
+
+
 def test_containers_without_a_forward(ran):
     model = nn.ModuleList([pair(), nn.ModuleDict({"x": pair(nn.ReLU())})])
     fastgan.fuse(model)
