@@ -1,4 +1,4 @@
-"""Data-parallel training in two processes ends where training in one does, for fused models and for layers."""
+"""Data-parallel training in two processes ends where training in one does: fused models and layers."""
 
 from __future__ import annotations
 
