@@ -6,17 +6,29 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fastgan.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TEMPORARY = ".*.tmp"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that the file is either the old or the new one, whatever happens.
+
+    Raises:
+        UserError: as :func:`replacing`.
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that becomes ``path`` at the end of the block, whole, or leaves ``path`` as it was.
 
     A temporary file beside it is written, fsynced and renamed, and the folder is fsynced, so a power cut
     after the return does not undo it.
@@ -25,11 +37,11 @@ def write_atomic(path: Path, content: bytes) -> None:
         UserError: the disk is full or the folder cannot be written; ``path`` is untouched and the temporary
             file removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     with disk_errors(path):
         try:
             with open(temporary, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -37,6 +49,30 @@ def write_atomic(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Make a folder that becomes ``path``, which must not be there, at the end of the block: as for files.
+
+    Raises:
+        UserError: as :func:`replacing`.
+    """
+    temporary = _temporary(path)
+    with disk_errors(path):
+        try:
+            temporary.mkdir()
+            yield temporary
+            os.sync()  # once for all files: an fsync for each of many small ones takes far longer
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def append(path: Path, line: str) -> None:
@@ -74,11 +110,17 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove what killed processes left in ``folder``. The caller holds the lock of the run."""
+def remove_temporary(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left in ``folder``, of the file ``name`` or of all.
+
+    The caller holds the lock of whatever writes there.
+    """
     with disk_errors(folder):
-        for path in folder.glob(_TEMPORARY):
-            path.unlink(missing_ok=True)
+        for path in folder.glob(f".{name}.*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ import numpy as np
 import fastgan
 from fastgan import checkpoint, files, generator_file, pictures, stats
 from fastgan.config import Config
-from fastgan.data.schema import HEAD_RANGE, Data, Schema
+from fastgan.data.schema import Data, Schema
 from fastgan.errors import UserError
 from fastgan.sampler import Sampler
 from fastgan.spec import ModelSpec
@@ -242,10 +242,7 @@ class RunFolder:
 
     def shades(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of images as uint8: stored pixels as they are, floats from the range of the head."""
-        if rows.dtype == np.uint8:
-            return rows
-        low, high = HEAD_RANGE.get(self.config.head, (0.0, 1.0))
-        return np.rint(np.clip((rows - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+        return self.facts.schema.shades(rows, self.config.head)
 
     @property
     def is_image(self) -> bool:

@@ -51,6 +51,13 @@ class Schema:
         scale, shift = self.affine(head)
         return np.clip(np.rint((rows - shift) / scale), 0, 255).astype(np.uint8)
 
+    def shades(self, rows: np.ndarray, head: str) -> np.ndarray:
+        """Turn stored rows of images into uint8: pixels as they are, floats from the range of the head."""
+        if self.dtype == "uint8":
+            return rows
+        low, high = HEAD_RANGE.get(head, (0.0, 1.0))
+        return np.rint(np.clip((rows - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
 
 @dataclass(frozen=True)
 class Data:
