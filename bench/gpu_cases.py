@@ -25,7 +25,7 @@ ARITHMETIC = {
 }
 SIZES = {
     "small": (128, 784, 128),  # a layer of the default model: small tiles
-    "large": (4096, 1024, 1024),  # fills a GPU: large tiles
+    "large": (4096, 1024, 2048),  # fills a GPU: large tiles
     "odd": (37, 101, 53),  # rows not aligned to 16 bytes
     "wide": (2**21 + 5, 1024, 53),  # 64-bit offsets
 }

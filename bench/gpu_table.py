@@ -105,14 +105,15 @@ def table(rows: Rows) -> str:
 
 def _cell(rows: list[dict[str, Any]]) -> str:
     most = {key: max(row[key] for row in rows) for key in ("registers", "stack", "shared")}
-    parts = [f"{most['registers']} registers", f"{most['shared'] / 1024:.3g} KiB"]
+    shared = f"{most['shared'] >> 10} KiB" if most["shared"] >= 1024 else f"{most['shared']} bytes"
+    parts = [f"{most['registers']} registers", shared]
     parts += [f"**{most['stack']} bytes of stack**"] if most["stack"] else []
     return ", ".join(parts + sorted({kinds(row) for row in rows} - {""}))
 
 
 def generated(record: dict[str, Any]) -> str:
     """Return what stands between the markers in kernels/README.md."""
-    return f"Triton {record['triton']}, no stack anywhere unless stated.\n\n{table(record['rows'])}"
+    return f"Compiled by Triton {record['triton']}:\n\n{table(record['rows'])}"
 
 
 def readme_with(text: str, record: dict[str, Any]) -> str:

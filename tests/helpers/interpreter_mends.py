@@ -5,6 +5,7 @@
 - tf32: ``tl.dot`` with "tf32" and "tf32x3" is as exact as with "ieee". Here, as in the compiled code, tf32
   hands float32 to the tensor cores, which ignore all but 10 bits of the mantissa; tf32x3 rounds operands to
   these (``cvt.rna.tf32``) and adds the products with the rests.
+- Triton 3.6 makes an int of an array with one dimension, which NumPy no longer allows.
 - NumPy warns of infinities and NaN, which a GPU computes with in silence.
 
 Sums of products are float32 sums of NumPy: another order than a tensor core's, and no worse.
@@ -70,6 +71,15 @@ def _cast_impl(self, src, dst_type):
     return _cast(self, src, dst_type)
 
 
+_patch_lang_tensor = interpreter._patch_lang_tensor
+
+
+def _patch_tensor(tensor, *scope):
+    _patch_lang_tensor(tensor, *scope)
+    tensor.__index__ = lambda self: self.handle.data.item()
+
+
 np.seterr(all="ignore")
+interpreter._patch_lang_tensor = _patch_tensor
 interpreter.InterpreterBuilder.create_dot = _create_dot
 interpreter.InterpreterBuilder.cast_impl = _cast_impl
