@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from gans import Wgan, batches
+from helpers.compare import assert_identical
 from torch import nn
 
 from fastgan.errors import UserError
 from fastgan.graphs import capture_alternating
-from tests.helpers.compare import assert_identical
 
 EAGERLY = pytest.mark.filterwarnings("ignore:capture_alternating. every call runs eagerly")
 pytestmark = EAGERLY

@@ -7,12 +7,12 @@ import random
 import pytest
 import torch
 from gans import Wgan, batches
+from helpers.compare import assert_identical
 from stand_in import StandIn
 from torch.utils._pytree import tree_flatten
 
 from fastgan.errors import UserError
 from fastgan.graphs.capture import Captures
-from tests.helpers.compare import assert_identical
 
 
 def captures(gan, stand_in, *, warmup=2, iterate=None, scaled=False, generators=()):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from gans import Wgan, batches
-
-from tests.helpers.compare import assert_identical
+from helpers.compare import assert_identical
 
 pytestmark = [
     pytest.mark.gpu,

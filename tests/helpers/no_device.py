@@ -2,7 +2,7 @@
 
 ``kernel[grid](...)`` asks Triton's active driver for the device, compiles for it, and launches. Here, the
 driver only knows which GPU there could be, and the launch is a :class:`Launch`, to be counted (the dry run)
-or simulated (``tests.helpers.ptx.launch``).
+or simulated (``helpers.ptx.launch``).
 """
 
 from __future__ import annotations

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-from tests.helpers.ptx import arithmetic, traffic  # noqa: F401  (they define the instructions)
-from tests.helpers.ptx.machine import Machine
-from tests.helpers.ptx.memory import GlobalMemory
-from tests.helpers.ptx.parse import parse
+from helpers.ptx import arithmetic, traffic  # noqa: F401  (they define the instructions)
+from helpers.ptx.machine import Machine
+from helpers.ptx.memory import GlobalMemory
+from helpers.ptx.parse import parse
 
 _FRAME = """
 .extern .shared .align 16 .b8 smem[];

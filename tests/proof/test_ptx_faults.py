@@ -11,10 +11,9 @@ import re
 import pytest
 import samples
 import torch
-
-from tests.helpers.no_device import launches
-from tests.helpers.ptx.launch import simulated
-from tests.helpers.ptx.memory import SimulationError
+from helpers.no_device import launches
+from helpers.ptx.launch import simulated
+from helpers.ptx.memory import SimulationError
 
 SIZE = (64, 64, 96)
 TOLERANCE = 1e-6  # tf32x3 is as good as float32

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from handwritten import compute, run
-
-from tests.helpers.ptx.memory import SimulationError
+from helpers.ptx.memory import SimulationError
 
 s32, u32, s64, u64, f32, u16 = np.int32, np.uint32, np.int64, np.uint64, np.float32, np.uint16
 NAN, TINY = f32(np.nan), f32(1e-40)
@@ -167,7 +166,7 @@ def test_asynchronous_copies_land_when_waited_for(waits):
     ],
 )
 def test_accesses_that_a_gpu_would_not_forgive(body, message, monkeypatch):
-    monkeypatch.setattr("tests.helpers.ptx.machine._LIMIT", 1000)
+    monkeypatch.setattr("helpers.ptx.machine._LIMIT", 1000)
     with pytest.raises(SimulationError, match=message):
         run(body)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests.helpers.ptx.parse import Address, Immediate, Register, Vector, parse
+from helpers.ptx.parse import Address, Immediate, Register, Vector, parse
 
 MODULE = """
 .version 8.8

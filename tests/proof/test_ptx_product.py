@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import samples
 import torch
-
-from tests.helpers.ptx.launch import simulated
+from helpers.ptx.launch import simulated
 
 
 @pytest.mark.parametrize("size", [(33, 31, 70), (1, 1, 1), (64, 32, 128)], ids=str)

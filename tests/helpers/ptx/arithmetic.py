@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.helpers.ptx.machine import Action, Instruction, Machine, Mask, dtype, operation
-from tests.helpers.ptx.parse import Vector
+from helpers.ptx.machine import Action, Instruction, Machine, Mask, dtype, operation
+from helpers.ptx.parse import Vector
 
 # Modifiers that say how to round or how exact to be, which float64 arithmetic has no use for.
 _ROUNDING = {"rn", "approx", "full", "ftz"}

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tests.helpers.ptx.memory import GlobalMemory, Races, SharedMemory, SimulationError
-from tests.helpers.ptx.parse import Immediate, Instruction, Kernel, Operand, Register
+from helpers.ptx.memory import GlobalMemory, Races, SharedMemory, SimulationError
+from helpers.ptx.parse import Immediate, Instruction, Kernel, Operand, Register
 
 WARP = 32
 Mask = np.ndarray | None  # of the threads that run an instruction; None stands for all

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.helpers.ptx.arithmetic import from_bf16
-from tests.helpers.ptx.machine import WARP, Action, Instruction, Machine, Mask, dtype, operation
-from tests.helpers.ptx.parse import Address, Vector
+from helpers.ptx.arithmetic import from_bf16
+from helpers.ptx.machine import WARP, Action, Instruction, Machine, Mask, dtype, operation
+from helpers.ptx.parse import Address, Vector
 
 
 def _address(m: Machine, operand: Address):
