@@ -5,12 +5,9 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers import interpreter
+from helpers import cases, interpreter
 from hypothesis import settings
-
-from fastgan.data.schema import Data, Schema
 
 # Shared CI machines stall at times: a slow example is no failure, and the same examples every time are
 # worth more there than new ones.
@@ -47,14 +44,4 @@ def mnist_path() -> Path:
 @pytest.fixture(scope="session")
 def make_data():
     """Return a builder of small data sets: random rows, each different, the same every time."""
-
-    def build(rows: int = 37, features: int = 9, *, dtype: str = "uint8", classes: int = 0) -> Data:
-        random = np.random.default_rng(rows * 1000 + features)
-        values = random.integers(0, 256, (rows, features)).astype(np.uint8)
-        if dtype == "float32":
-            values = (values / np.float32(255)).astype(np.float32)
-        labels = np.arange(rows, dtype=np.int64) % classes if classes else None
-        schema = Schema("array", (features,), dtype, tuple(f"class {i}" for i in range(classes)))
-        return Data(values, labels, schema, "tiny", "a test")
-
-    return build
+    return cases.make_data

@@ -60,14 +60,15 @@ class Audit(TorchDispatchMode):
             self._note(name, _FORBIDDEN[name])
         if name in _INDEXED and any(i is not None and i.dtype in _MASKS for i in args[1]):
             self._note(name, f"with a mask {_SIZE_UNKNOWN}; use torch.where")
-        out = func(*args, **kwargs)
-        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         # A tensor of no dimensions is a number by another name, and becomes an argument of the kernel.
         devices = {t.device.type for t in tensors if t.device.type != "cpu" or t.dim() > 0}
+        if kwargs.get("device") is not None:
+            devices.add(torch.device(kwargs["device"]).type)
         if "cpu" in devices and len(devices) > 1:
             others = ", ".join(sorted(devices - {"cpu"}))
             self._note(name, f"copies between cpu and {others}; make the tensor on the device, once")
-        return out
+        return func(*args, **kwargs)
 
     def _note(self, name: str, why: str) -> None:
         text = f"{_user_line()}: {name} {why}"

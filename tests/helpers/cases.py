@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from fastgan.config import Config, preset
-from fastgan.data.schema import Data
+from fastgan.data.schema import Data, Schema
 from fastgan.engines.reference import ReferenceEngine
 from fastgan.state import State
 
@@ -45,6 +46,17 @@ CASES = {
     "width 1": dict(g_hidden=(1,), d_hidden=(1,), latent=1),
     "deep": dict(g_hidden=(3, 4, 2, 3), d_hidden=(4,), slope=0.5),
 }
+
+
+def make_data(rows: int = 37, features: int = 9, *, dtype: str = "uint8", classes: int = 0) -> Data:
+    """Return random rows, each different, the same every time."""
+    random = np.random.default_rng(rows * 1000 + features)
+    values = random.integers(0, 256, (rows, features)).astype(np.uint8)
+    if dtype == "float32":
+        values = (values / np.float32(255)).astype(np.float32)
+    labels = np.arange(rows, dtype=np.int64) % classes if classes else None
+    schema = Schema("array", (features,), dtype, tuple(f"class {i}" for i in range(classes)))
+    return Data(values, labels, schema, "tiny", "a test")
 
 
 def setting(make_data, case: dict, **data_options) -> tuple[Config, Data]:

@@ -1,9 +1,12 @@
-"""A dry run: a step on fake CUDA tensors, every launch compiled and written down, nothing computed.
+"""A dry run: a step on tensors of no device, every launch compiled and written down, nothing computed.
+
+The tensors are PyTorch's "meta" ones, with a shape and no memory, which stand for those of a GPU.
 
 What a captured step must be, and this shows: all its work is kernel launches on device tensors; the host
 waits for nothing and brings nothing; and step k + 1 asks for exactly what step k asked for (the same kernels,
 grids, numbers and memory), since a replay will. What it cannot show: what the kernels compute, whether a
-capture succeeds, what the driver does, and CUDA calls that go past PyTorch and Triton.
+capture succeeds, what the driver does, code that asks whether a tensor is on CUDA, and CUDA calls that go
+past PyTorch and Triton.
 """
 
 from __future__ import annotations
@@ -13,14 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan.graphs import Audit
 from helpers.no_device import Launch, launches
 
 
 class DryRun(contextlib.ExitStack):
-    """Context manager in which tensors are fake, and launches are recorded.
+    """Context manager in which launches are recorded, of tensors on the device ``meta``.
 
     Args:
         capability: compute capability that kernels are compiled for.
@@ -36,7 +38,6 @@ class DryRun(contextlib.ExitStack):
 
     def __enter__(self) -> DryRun:
         super().__enter__()
-        self.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         self.enter_context(launches(self.launches.append, self._capability))
         self.enter_context(self._audit)
         return self
@@ -74,7 +75,7 @@ def _host_tensors(launch: Launch) -> list[str]:
     return [
         f"argument {name} is on {value.device}"
         for name, value in launch.arguments.items()
-        if isinstance(value, Tensor) and value.device.type != "cuda"
+        if isinstance(value, Tensor) and value.device.type != "meta"
     ]
 
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 import triton
+from fastgan.kernels.triton import launch
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
@@ -41,7 +43,7 @@ class Launch:
 @contextmanager
 def launches(act: Callable[[Launch], None], capability: int = 80) -> Iterator[None]:
     """Within the context, call ``act`` for every launch, compiled for this compute capability."""
-    original, driver_before = JITFunction.run, triton.runtime.driver._active
+    original = JITFunction.run
 
     def run(function: JITFunction, *args, grid, warmup, **options):
         values = inspect_arguments(function, args, options)
@@ -53,13 +55,12 @@ def launches(act: Callable[[Launch], None], capability: int = 80) -> Iterator[No
         act(Launch(function.__name__, kernel, tuple(size), taken, constants))
         return kernel
 
-    triton.runtime.driver.set_active(_NoDevice(GPUTarget("cuda", capability, 32)))
-    JITFunction.run = run
-    try:
+    with (
+        mock.patch.object(JITFunction, "run", run),
+        mock.patch.object(launch, "INTERPRETED", True),  # launchers then take tensors of any device
+        mock.patch.object(triton.runtime.driver, "_active", _NoDevice(GPUTarget("cuda", capability, 32))),
+    ):
         yield
-    finally:
-        JITFunction.run = original
-        triton.runtime.driver.set_active(driver_before)
 
 
 def inspect_arguments(function: JITFunction, args: tuple, options: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def dry():
         yield run
 
 
-def tensors(device="cuda"):
+def tensors(device="meta"):
     return [torch.empty(32, 32, device=device) for _ in range(3)]
 
 
@@ -62,15 +62,16 @@ def test_a_tensor_of_the_host_is_found(dry):
 
 def test_waiting_for_the_device_is_found(dry):
     a, _, _ = tensors()
-    with pytest.raises(Exception, match="_local_scalar_dense"):
+    with pytest.raises(Exception, match="item"):
         a.sum().item()
     assert any("waits for the device" in p for p in dry.problems)
 
 
 def test_a_copy_from_the_device_is_found(dry):
     a, _, _ = tensors()
-    a.cpu()
-    assert any("copies between cpu and cuda" in p for p in dry.problems)
+    with pytest.raises(NotImplementedError, match="no data"):
+        a.cpu()
+    assert any("copies between cpu and meta" in p for p in dry.problems)
 
 
 @pytest.mark.parametrize("fault", ["a number from Python", "a fresh buffer", "one launch more", "a view"])
@@ -79,7 +80,7 @@ def test_steps_that_a_replay_would_not_repeat(dry, fault):
     records = []
     for step in range(2):
         dry.record()
-        out = torch.empty(32, 32, device="cuda") if fault == "a fresh buffer" else c
+        out = torch.empty(32, 32, device="meta") if fault == "a fresh buffer" else c
         dry.ops.clear()
         if fault == "a view":
             out = c.narrow(0, step, 31)

@@ -336,6 +336,7 @@ def _convert(m: Machine, i: Instruction) -> Action:
             clipped = np.clip(whole(values.astype(np.float64)), float(limits.min), float(limits.max))
             put(np.where(np.isnan(values), 0, clipped).astype(dtype(to)), mask)
         else:
-            put(values.astype(dtype(to)), mask)
+            rounded = whole(values) if found & _WHOLE.keys() else values  # to a whole number, as a float
+            put(rounded.astype(dtype(to)), mask)
 
     return run

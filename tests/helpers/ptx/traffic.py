@@ -222,6 +222,24 @@ def _shuffle(m: Machine, i: Instruction) -> Action:
     return run
 
 
+_REDUCE = {"add": np.add, "min": np.minimum, "max": np.maximum}
+_REDUCE |= {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+
+
+@operation("redux")
+def _reduce(m: Machine, i: Instruction) -> Action:
+    """Reduce a register over the lanes of a warp, all of which must take part."""
+    x, put = m.source(i.operands[1], i.opcode[-1]), m.target(i.operands[0])
+    members, reduce = m.source(i.operands[2], "u32"), _REDUCE[i.opcode[2]].reduce
+
+    def run(mask: Mask) -> None:
+        if not (members == 0xFFFFFFFF).all():
+            raise NotImplementedError(f"not simulated for a part of a warp: {i.text}")
+        put(np.repeat(reduce(x.reshape(-1, WARP), axis=1, dtype=x.dtype), WARP), mask)
+
+    return run
+
+
 @operation("ldmatrix")
 def _load_matrix(m: Machine, i: Instruction) -> Action:
     """Load 8x8 matrices of 16 bits: lane 8j + r gives the address of row r of matrix j; lane 4g + t receives

@@ -1,0 +1,55 @@
+"""The CUDA engine's step, dry: launches counted, no work for the host, stable replays."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.cases import make_data
+from helpers.dry_run import DryRun
+
+from fastgan.config import Config, preset
+from fastgan.engines.cuda import CudaEngine
+
+SMALL = dict(g_hidden=(32, 32), d_hidden=(32, 32), latent=16, batch=32)
+
+
+def launched(config, steps):
+    """Return what each step asks of the device, and all problems."""
+    data = make_data(64, 32, classes=3 if config.condition else 0)
+    with DryRun() as dry:
+        engine = CudaEngine(config, data, "meta")
+        plans = [engine.launches(step) for step in range(steps)]
+        dry.record()
+        problems_of_set_up = len(dry.problems)
+        records = []
+        for plan in plans:
+            for launch in plan:
+                launch()
+            records.append(dry.record())
+        return records, dry.problems[problems_of_set_up:]
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        (preset("article"), [19, 19]),
+        (preset("article") | dict(condition=True), [19, 19]),
+        (dict(), [19, 16, 16, 16, 19]),  # one batch of fakes for both steps; three more with a penalty
+    ],
+)
+def test_launches_of_the_default_depth(options, counts):
+    records, problems = launched(Config(**SMALL | options), len(counts))
+    assert [len(r) for r in records] == counts
+    assert problems == []
+    assert all("kernel" in launch[0] for record in records for launch in record)  # none is PyTorch's
+    same = [r for r, count in zip(records, counts, strict=True) if count == counts[-1]]
+    assert all(r == same[0] for r in same)
+
+
+def test_launches_by_depth():
+    """Forward: one a layer, the discriminator's last one with the loss; backward: one a hidden layer."""
+    g, d = 3, 1
+    options = dict(g_hidden=(32,) * g, d_hidden=(32,) * d, reuse_fakes=False)
+    (record,), problems = launched(Config(**SMALL | preset("article") | options), 1)
+    d_step = (g + 1) + d + 1 + (d - 1) + 1
+    g_step = (g + 1) + d + 1 + (d - 1) + 1 + g + 1
+    assert len(record) == d_step + g_step and problems == []

@@ -1,0 +1,122 @@
+"""The CUDA engine's kernels, interpreted, follow the reference for whole steps: the parity contract.
+
+From one state, with float32 products (``ieee``): after 1 and 5 steps within twice PyTorch's own distance from
+float64. What the compiler makes of the same kernels is simulated in ``test_cuda_simulated.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers.cases import BCE, CASES, initial, later, make_data, setting
+from helpers.compare import assert_identical
+
+from fastgan import noise, parity
+from fastgan.errors import UserError
+
+pytestmark = pytest.mark.interpreted
+
+WHOLE = {
+    **{name: CASES[name] for name in ("article", "default", "penalties between steps")},
+    "conditional, tanh, smoothed minimax, 2 D steps": BCE
+    | dict(condition=True, head="tanh", loss="minimax", label_smoothing=0.3, d_steps=2, reuse_fakes=False),
+    "conditional, R1 every step": dict(condition=True, r2=0.0, penalty_every=1, ema=0.0),
+    "several tiles, odd sizes": dict(latent=41, g_hidden=(37,), d_hidden=(35, 66), batch=35, features=70),
+    "float32 data, linear head": dict(head="linear", dtype="float32", features=13, rows=5),
+    "width 1, batch 1": dict(batch=1, g_hidden=(1,), d_hidden=(1,), latent=1, features=1, r1=0.0),
+}
+
+
+def engine_for(config, data, precision="ieee"):
+    from fastgan.engines.cuda import CudaEngine
+
+    return CudaEngine(config, data, "cpu", precision)
+
+
+def small(case):
+    data = {k: case[k] for k in ("rows", "features", "dtype") if k in case}
+    return setting(make_data, {k: v for k, v in case.items() if k not in data}, **data)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_parity(name):
+    config, data = small(WHOLE[name])
+    state = later(config, data, 8) if name == "default" else initial(config, data)
+    found = parity.traces(config, data, engine_for, [state])
+    assert [row for row in parity.judge(config, found) if not row.ok] == []
+
+
+@pytest.mark.parametrize(("precision", "worse"), [("tf32x3", 1), ("tf32", 2**13), ("bf16", 2**16)])
+def test_other_precisions(precision, worse):
+    """A step's losses, as far off as operands of 10 or 7 bits make them."""
+    config, data = small(WHOLE["article"])
+    (t,) = parity.traces(config, data, lambda c, d: engine_for(c, d, precision), [initial(config, data)])
+    losses = [x.metrics[0, :2].astype(np.float64) for x in (t.truth, t.engine)]
+    error = np.abs(losses[0] - losses[1]).max()
+    assert error <= worse * 4 * 2**-24
+    assert error > 0 or worse == 1
+
+
+def test_continuing_and_tables_that_run_out_are_bit_equal():
+    from fastgan.engines import cuda
+
+    config, data = small(CASES["penalties between steps"])
+    state = initial(config, data)
+    through, pieces = engine_for(config, data), engine_for(config, data)
+    through.load(state)
+    metrics = through.run(5)
+    table, cuda._TABLE = cuda._TABLE, 2
+    try:
+        pieces.load(state)
+        first = pieces.run(3)
+        pieces.load(pieces.export())
+        second = pieces.run(2)
+    finally:
+        cuda._TABLE = table
+    np.testing.assert_array_equal(np.concatenate([first, second]), metrics)
+    assert_identical(pieces.export().tensors, through.export().tensors)
+    assert (pieces.export().step, pieces.export().seed) == (5, state.seed)
+
+
+def test_load_and_export_copy():
+    config, data = small({})
+    state = later(config, data)
+    untouched = {k: v.clone() for k, v in state.tensors.items()}
+    engine = engine_for(config, data)
+    engine.load(state)
+    before = engine.export()
+    assert_identical(before.tensors, untouched)
+    engine.run(1)
+    assert_identical(state.tensors, untouched)
+    assert_identical(before.tensors, untouched)
+
+
+def test_unknown_precision():
+    config, data = small({})
+    with pytest.raises(UserError, match="precision: got 'fp8'; wanted one of ieee"):
+        engine_for(config, data, "fp8")
+
+
+# ---- the randomness contract inside of kernels
+
+
+@pytest.mark.parametrize(("seed", "row", "size"), [(3, 0, 37), (2**63 - 5, 2**33 + 5, 10007), (7, 2**40, 1)])
+def test_noise_and_permutation(seed, row, size):
+    import random_kernel
+
+    normals, index = random_kernel.run(seed, int(noise.Stream.G_NOISE), row, size)
+    np.testing.assert_array_equal(index, noise.epoch_index(seed, row, len(index), size))
+    wanted = noise.normal(seed, noise.Stream.G_NOISE, row, *normals.shape)
+    np.testing.assert_allclose(normals, wanted, rtol=4e-7, atol=1e-7)
+
+
+def test_elementary_functions():
+    import random_kernel
+
+    x = torch.cat([torch.linspace(-90, 90, 2000), torch.logspace(-30, 1, 48)]).double()
+    got = random_kernel.functions(x.float())
+    x = x.float().double()
+    wanted = [torch.nn.functional.softplus(x, threshold=1e9), torch.sigmoid(x), torch.tanh(x)]
+    for mine, true in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine.double(), true, rtol=6e-7, atol=1e-37)

@@ -1,0 +1,69 @@
+"""Whole steps of the CUDA engine from the code that was compiled for sm_80, in the PTX simulator.
+
+Here runs what the compiler made of the kernels: layouts, swizzles, pipelines, tensor cores. Products in
+tf32x3 are as exact as float32, so the parity contract holds as for any engine.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from helpers.cases import BCE, later, make_data, setting
+from helpers.ptx.launch import simulated
+from helpers.ptx.memory import SimulationError
+
+from fastgan import parity
+from fastgan.engines.cuda import CudaEngine
+from fastgan.engines.reference import ReferenceEngine
+
+CASES = {
+    "default, with penalties": dict(g_hidden=(33, 20), d_hidden=(20, 33), batch=18),
+    "conditional article": BCE | dict(condition=True, reuse_fakes=False, d_hidden=(20,), head="tanh"),
+}
+
+
+def traces(case, change=lambda ptx: ptx, precision="tf32x3"):
+    config, data = setting(make_data, case)
+    state = later(config, data, 8)
+    truth, pytorch = (
+        parity.trace(ReferenceEngine(config, data, dtype), state, (1,))
+        for dtype in (torch.float64, torch.float32)
+    )
+    with simulated(change) as machines:
+        mine = parity.trace(CudaEngine(config, data, "cpu", precision), state, (1,))
+    return config, parity.Traces(truth, pytorch, mine), machines
+
+
+def wrong(config, t) -> list:
+    distance = parity.distance(
+        *(parity.compared(config, x.states[0]) for x in (t.truth, t.pytorch, t.engine))
+    )
+    metrics = parity.wrong_metrics(*(x.metrics for x in (t.truth, t.pytorch, t.engine)))
+    return metrics + ([] if distance.share <= 1.0 else [distance])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parity(name):
+    config, t, machines = traces(CASES[name])
+    assert wrong(config, t) == []
+    assert len(machines) == (19 if name.startswith("default") else 15)
+    assert all(any(i.opcode[0] == "mma" for i in m.kernel.instructions) for m in machines if m.kernel.name
+               not in ("step_head_kernel",))  # fmt: skip
+
+
+def test_a_step_without_barriers_is_found_out():
+    with pytest.raises(SimulationError, match=r"without a barrier|no barrier between"):
+        traces(CASES["conditional article"], lambda ptx: re.sub(r"bar\.sync\s+0;", "", ptx))
+
+
+def test_a_wrong_swizzle_is_found_out():
+    def change(ptx: str) -> str:
+        return ptx.replace("xor.b32", "or.b32") if "step_update_kernel" in ptx else ptx
+
+    try:
+        config, t, _ = traces(CASES["conditional article"], change)
+    except SimulationError:
+        return
+    assert wrong(config, t) != []
