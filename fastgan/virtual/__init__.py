@@ -1,7 +1,7 @@
 """A trained generator as a data source: rows computed when they are read, the same ones every time.
 
 ``VirtualDataset`` and ``VirtualIterable`` are for PyTorch; ``VirtualTable`` is for everything that reads
-Arrow, and needs the extra ``virtual``.
+Arrow, ``connect`` gives one whose rows a server computes; both need the extra ``virtual``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"VirtualDataset": "dataset", "VirtualIterable": "dataset", "VirtualTable": "table"}
+_HOMES = {
+    "VirtualDataset": "dataset",
+    "VirtualIterable": "dataset",
+    "VirtualTable": "table",
+    "connect": "remote",
+}
 __all__ = sorted(_HOMES)
 
 

@@ -86,7 +86,7 @@ class VirtualTable(ComputedDataset):
         super().__init__(pa.schema([self._known[name].field() for name in names]))
 
     def _copy(self) -> VirtualTable:
-        copy = VirtualTable.__new__(VirtualTable)
+        copy = type(self).__new__(type(self))
         copy.__dict__.update(self.__dict__)
         super(VirtualTable, copy).__init__(self.schema)
         return copy
@@ -158,12 +158,16 @@ class VirtualTable(ComputedDataset):
 
     def take(self, indices: Sequence[int] | np.ndarray, **options: Any) -> pa.Table:
         """Return rows of this table in any order, as a pyarrow table."""
+        index = self._checked(indices)
+        batch = self._reader(tuple(self._columns)).batch(self._first + index)
+        return pa.Table.from_batches([batch])
+
+    def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         index = np.asarray(indices)
         if len(index) and (index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= self._rows):
             got = f"{index.dtype}, {index.min()} to {index.max()}"
             raise UserError("indices", got, f"whole numbers from 0 to {self._rows - 1}")
-        batch = self._reader(tuple(self._columns)).batch(self._first + index.astype(np.int64))
-        return pa.Table.from_batches([batch])
+        return index.astype(np.int64)
 
     def filter(self, expression: Any) -> NoReturn:
         """Refuse: a table is a generator's rows; a scan can be filtered, ``table.scanner(filter=...)``."""

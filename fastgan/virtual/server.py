@@ -1,0 +1,292 @@
+"""An Arrow Flight server of virtual tables: rows are computed while they are sent, none can be written.
+
+A stream has one batch of some 2 MB in hand. gRPC asks for the next one when the client has room for it, so a
+slow reader holds back its own stream and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fastgan import generator_file
+from fastgan.errors import UserError, nearest
+from fastgan.trained import TrainedGenerator
+from fastgan.virtual.access import Busy, Limits, Log, Tokens, Traffic
+from fastgan.virtual.request import Request
+from fastgan.virtual.source import need
+from fastgan.virtual.table import VirtualTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.flight as flight
+else:
+    pa, flight = need("pyarrow"), need("pyarrow.flight")
+
+_FACTORY = "fastgan"
+_MOST_TEXT = 1000  # characters of an error: gRPC breaks the connection over some 16 kB
+
+
+@dataclass(frozen=True)
+class Served:
+    """A generator under a name.
+
+    Attributes:
+        generator: in memory; what becomes of its file changes nothing.
+        digest: of its content.
+        rows: that are offered.
+    """
+
+    generator: TrainedGenerator
+    digest: str
+    rows: int
+
+    @classmethod
+    def of(cls, generator: TrainedGenerator, rows: int) -> Served:
+        """Return ``generator`` with its digest."""
+        return cls(generator, generator_file.digest(generator), rows)
+
+
+class Server(flight.FlightServerBase):
+    """Serves tables from the moment it is made. :meth:`close` ends it.
+
+    Args:
+        location: ``grpc://host:port`` or ``grpc+tls://host:port``; port 0 for any free one (see ``port``).
+        tables: generators by the names of their tables.
+        tokens: that clients need; None for none.
+        certificate: PEM texts of certificate chain and key, for TLS.
+        limits: of each client.
+        log: gets a line for each call.
+        threads: that compute the rows of a stream; 0 for as many as this process may use.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        tables: Mapping[str, Served],
+        *,
+        tokens: Tokens | None = None,
+        certificate: tuple[str, str] | None = None,
+        limits: Limits | None = None,
+        log: Log | None = None,
+        threads: int = 0,
+    ) -> None:
+        self.tables, self.threads, self.log = dict(tables), threads, log or Log(None)
+        self.traffic = Traffic(limits or Limits())
+        self._draining = threading.Event()
+        super().__init__(
+            location,
+            tls_certificates=[certificate] if certificate else None,
+            middleware={_FACTORY: _Gate(tokens, self.log)},
+        )
+
+    # ---- what clients call
+
+    def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> Iterator[flight.FlightInfo]:
+        """Return one flight for each table."""
+        with self._call(context, "list"):
+            return iter([self._info(Request(name)) for name in self.tables])
+
+    def get_flight_info(
+        self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.FlightInfo:
+        """Return schema, number of rows and ticket; ``descriptor`` is a table's name or a request."""
+        with self._call(context, "info") as line:
+            return self._info(self._described(descriptor, line))
+
+    def get_schema(
+        self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.SchemaResult:
+        """Return the schema alone."""
+        with self._call(context, "schema") as line:
+            return flight.SchemaResult(self._table(self._described(descriptor, line)).schema)
+
+    def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.RecordBatchStream:
+        """Return the rows that the ticket asks for."""
+        with self._call(context, "get") as line:
+            request = Request.read(ticket.ticket)
+            line.update(json.loads(request.content()))
+            return flight.RecordBatchStream(self._reader(self._table(request), line))
+
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
+        """Answer ``health`` with JSON."""
+        with self._call(context, "action") as line:
+            line["action"] = action.type[:80]
+            if action.type != "health":
+                raise UserError("action", repr(action.type[:80]), "health")
+            tables = {name: served.digest for name, served in self.tables.items()}
+            status = "draining" if self._draining.is_set() else "ok"
+            answer = {"status": status, "streams": self.traffic.streams, "tables": tables}
+            return iter([flight.Result(json.dumps(answer).encode())])
+
+    def list_actions(self, context: flight.ServerCallContext) -> list[flight.ActionType]:
+        """Return the one action."""
+        return [flight.ActionType("health", "Whether the server serves, its streams, its tables' digests.")]
+
+    def do_put(self, context: flight.ServerCallContext, *_: Any) -> NoReturn:
+        """Refuse."""
+        with self._call(context, "put"):
+            raise UserError("server", "rows to store", "requests to read: it is read-only")
+
+    def do_exchange(self, context: flight.ServerCallContext, *_: Any) -> NoReturn:
+        """Refuse."""
+        with self._call(context, "exchange"):
+            raise UserError("server", "an exchange", "requests to read: it is read-only")
+
+    # ---- how they are answered
+
+    def _described(self, descriptor: flight.FlightDescriptor, line: dict[str, Any]) -> Request:
+        if descriptor.descriptor_type == flight.DescriptorType.PATH:
+            if len(descriptor.path) != 1:
+                raise UserError("path", f"{len(descriptor.path)} parts", "one: the name of a table")
+            request = Request(descriptor.path[0].decode(errors="replace"))
+        else:
+            request = Request.read(descriptor.command or b"")
+        line.update(json.loads(request.content()))
+        return request
+
+    def _served(self, request: Request) -> Served:
+        if request.table not in self.tables:
+            known = ", ".join(self.tables)
+            raise UserError(
+                "table", repr(request.table[:80]), f"one of {known}", nearest(request.table[:80], self.tables)
+            )
+        served = self.tables[request.table]
+        if request.generator not in (None, served.digest):
+            hint = "The file was replaced: connect again."
+            raise UserError("generator", repr(request.generator[:80]), served.digest, hint)
+        return served
+
+    def _table(self, request: Request) -> VirtualTable:
+        served = self._served(request)
+        rows = max(served.rows - request.first, 0) if request.rows is None else request.rows
+        if request.first + rows > served.rows:
+            got = f"rows {request.first} to {request.first + rows - 1}"
+            raise UserError("rows", got, f"rows 0 to {served.rows - 1}")
+        table = VirtualTable(
+            served.generator, served.rows, request.seed, request.where, request.columns, self.threads
+        )
+        return table[request.first : request.first + rows]
+
+    def _reader(self, table: VirtualTable, line: dict[str, Any]) -> pa.RecordBatchReader:
+        most = self.traffic.limits.rows
+        if table.num_rows > most:
+            raise UserError("rows", f"{table.num_rows:,}", f"at most {most:,} in a request")
+        batches = table.batches()
+        self.traffic.enter(line["client"])
+        rows = _rows(self.traffic, self.log, batches, line)
+        next(rows)  # from here on its end counts, even if nothing is read
+        return pa.RecordBatchReader.from_batches(batches.schema, rows)
+
+    def _info(self, request: Request) -> flight.FlightInfo:
+        served, table = self._served(request), self._table(request)
+        request = replace(request, rows=table.num_rows, seed=table.seed, generator=served.digest)
+        endpoint = flight.FlightEndpoint(request.content(), [])
+        descriptor = flight.FlightDescriptor.for_path(request.table)
+        return flight.FlightInfo(table.schema, descriptor, [endpoint], table.num_rows, -1)
+
+    @contextlib.contextmanager
+    def _call(self, context: flight.ServerCallContext, method: str) -> Iterator[dict[str, Any]]:
+        """Log a call that fails, or is over when it returns; turn what goes wrong into Flight's own errors.
+
+        Other exceptions would reach the client with their traceback.
+        """
+        client = context.get_middleware(_FACTORY).client
+        line = {"client": client or _address(context.peer()), "peer": context.peer(), "method": method}
+        begin, failed = time.perf_counter(), None
+        try:
+            if self._draining.is_set() and method != "action":
+                raise Busy("the server is shutting down")
+            yield line
+        except UserError as error:
+            failed = flight.FlightServerError(str(error)[:_MOST_TEXT])
+        except Busy as error:
+            failed = flight.FlightUnavailableError(str(error))
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            failed = flight.FlightInternalError("a bug in the server; its error output has more")
+        if failed or method != "get":
+            outcome = failed.args[0][:300] if failed else "ok"
+            self.log.write(**line, outcome=outcome, seconds=round(time.perf_counter() - begin, 6))
+        if failed:
+            raise failed
+
+    # ---- the end
+
+    def close(self, grace: float) -> bool:
+        """Refuse new calls, give live streams ``grace`` seconds, end them, and return whether all ended.
+
+        A stream that nobody reads cannot be ended but with the process: its thread waits in gRPC.
+        """
+        self._draining.set()
+        end = time.monotonic() + grace
+        while self.traffic.streams and time.monotonic() < end:
+            time.sleep(0.02)
+        self.traffic.closing.set()
+        ending = threading.Thread(target=self.shutdown, daemon=True)
+        ending.start()
+        ending.join(1)
+        return not ending.is_alive()
+
+
+def _rows(
+    traffic: Traffic, log: Log, batches: pa.RecordBatchReader, line: dict[str, Any]
+) -> Iterator[pa.RecordBatch | None]:
+    """Yield None, and then the batches, as fast as the client may have them; log the end, whatever it is.
+
+    Nothing else may refer to this generator: gRPC's last reference to it going is how a client's leaving is
+    seen.
+    """
+    sent, outcome, begin = 0, "left", time.perf_counter()
+    try:
+        yield None
+        for batch in batches:
+            traffic.pay(line["client"], batch.num_rows)
+            if traffic.closing.is_set():
+                outcome = "ended by the shutdown"
+                raise flight.FlightUnavailableError("the server is shutting down")
+            yield batch
+            sent += batch.num_rows
+        outcome = "ok"
+    finally:
+        traffic.leave(line["client"])
+        log.write(**line, sent=sent, outcome=outcome, seconds=round(time.perf_counter() - begin, 6))
+
+
+class _Gate(flight.ServerMiddlewareFactory):
+    """Lets calls with a token pass, whatever they call."""
+
+    def __init__(self, tokens: Tokens | None, log: Log) -> None:
+        super().__init__()
+        self.tokens, self.log = tokens, log
+
+    def start_call(self, info: flight.CallInfo, headers: dict[str, list[Any]]) -> _Caller:
+        """Return who calls."""
+        if self.tokens is None:
+            return _Caller(None)
+        given = [str(v) for k, values in headers.items() if k.lower() == "authorization" for v in values]
+        client = self.tokens.client(given[0]) if len(given) == 1 else None
+        if client is None:
+            self.log.write(client=None, method=info.method.name.lower(), outcome="no valid token")
+            raise flight.FlightUnauthenticatedError("a valid token is needed: Authorization: Bearer ...")
+        return _Caller(client)
+
+
+class _Caller(flight.ServerMiddleware):
+    """Whose token a call had; None where none is needed."""
+
+    def __init__(self, client: str | None) -> None:
+        super().__init__()
+        self.client = client
+
+
+def _address(peer: str) -> str:
+    """Return ``ipv4:127.0.0.1`` of ``ipv4:127.0.0.1:50312``: one client, whatever its connections."""
+    return peer.rpartition(":")[0]

@@ -1,0 +1,300 @@
+"""The server and its clients over real sockets: the same rows as here, for those who may have them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import time
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+from helpers.generators import generator_of, spec_of
+from served import OTHER, TOKEN, Process, calls
+
+from fastgan import generator_file, serve
+from fastgan.errors import UserError
+from fastgan.virtual import VirtualTable, connect
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    generators = {
+        "images": generator_of(spec_of(12, 3), shape=(2, 2, 3), names=("7", "-1", "30"), scale=3.0),
+        "numbers": generator_of(spec_of(16, head="linear"), dtype="float32"),
+        "people": generator_of(spec_of(5, 3), names=("no", "yes", "é")),
+    }
+    for name, generator in generators.items():
+        generator_file.save(folder / f"{name}.safetensors", generator)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tables(files):
+    return {p.stem: VirtualTable(p, 2**40) for p in sorted(files.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def server(files, tmp_path_factory):
+    paths = map(str, sorted(files.iterdir()))
+    with Process(tmp_path_factory.mktemp("log"), *paths, "--threads", "1") as process:
+        yield process
+
+
+@pytest.fixture
+def client(server):
+    with flight.connect(server.uri) as client:
+        yield client
+
+
+def get(client, **request):
+    return client.do_get(flight.Ticket(json.dumps(request).encode()), calls()).read_all()
+
+
+# ---- plain pyarrow clients
+
+
+def test_list_schema_and_info(client, tables):
+    flights = list(client.list_flights())
+    assert [f.descriptor.path for f in flights] == [[name.encode()] for name in tables]
+    for found, (name, table) in zip(flights, tables.items(), strict=True):
+        assert found.schema == table.schema and found.total_records == 2**40
+        descriptor = flight.FlightDescriptor.for_path(name)
+        assert client.get_schema(descriptor).schema == table.schema
+        asked = {"table": name, "first": 7, "rows": 5, "columns": ["row"]}
+        info = client.get_flight_info(flight.FlightDescriptor.for_command(json.dumps(asked)))
+        assert info.schema == table.select(["row"]).schema and info.total_records == 5
+        read = client.do_get(info.endpoints[0].ticket).read_all()
+        assert read.equals(table[7:12].select(["row"]).to_table())
+
+
+def test_rows_are_those_of_the_file(client, tables):
+    for name, table in tables.items():
+        assert get(client, table=name, rows=3000).equals(table[:3000].to_table())
+        far = 2**40 - 10
+        assert get(client, table=name, first=far).equals(table[far:].to_table())
+    generator = tables["people"].generator
+    other = VirtualTable(generator, 50, 9, {"label": "é"}, ["x1", "label"]).to_table()
+    read = get(client, table="people", rows=50, seed=9, where={"label": "é"}, columns=["x1", "label"])
+    assert read.equals(other)
+    assert get(client, table="people", rows=0).num_rows == 0
+
+
+def test_health(server, client, tables):
+    assert [a.type for a in client.list_actions()] == ["health"]
+    health = server.health()
+    assert health["status"] == "ok" and health["tables"].keys() == tables.keys()
+    assert health["tables"]["images"] == generator_file.digest(tables["images"].generator)
+
+
+def test_nothing_can_be_written(client):
+    writer, _ = client.do_put(flight.FlightDescriptor.for_path("images"), pa.schema([]))
+    with pytest.raises(flight.FlightError, match="read-only"):
+        writer.close()
+    with pytest.raises(flight.FlightError, match="read-only"):
+        writer, reader = client.do_exchange(flight.FlightDescriptor.for_path("images"))
+        with writer:
+            reader.read_chunk()
+
+
+@pytest.mark.parametrize(
+    "request_, words",
+    [
+        ({"table": "image"}, "Did you mean 'images'"),
+        ({"table": "images", "columns": ["pixel"]}, "columns"),
+        ({"table": "images", "columns": []}, "columns"),
+        ({"table": "images", "columns": "row"}, "columns"),
+        ({"table": "images", "rows": -1}, "rows"),
+        ({"table": "images", "rows": True}, "rows"),
+        ({"table": "images", "rows": 1.5}, "rows"),
+        ({"table": "images", "rows": 2**40 + 1}, "rows"),
+        ({"table": "images", "first": 2**63}, "first"),
+        ({"table": "images", "first": None}, "first"),
+        ({"table": "images", "seed": "1"}, "seed"),
+        ({"table": "images", "where": {"label": "8"}}, "where"),
+        ({"table": "numbers", "where": {"label": "8"}}, "no labels"),
+        ({"table": "images", "rowz": 1}, "rowz"),
+        ({"table": ["images"]}, "table"),
+        ({"table": "images", "generator": "0" * 64}, "replaced"),
+        ([], "request"),
+    ],
+)
+def test_bad_requests_are_told_in_a_line(client, request_, words):
+    content = json.dumps(request_)
+    with pytest.raises(flight.FlightServerError, match=words) as error:
+        client.do_get(flight.Ticket(content), calls()).read_all()
+    assert "Traceback" not in str(error.value)
+    with pytest.raises(flight.FlightServerError, match=words):
+        client.get_flight_info(flight.FlightDescriptor.for_command(content))
+
+
+# ---- connect
+
+
+def test_a_table_of_a_server_is_a_table(server, tables):
+    for name, here in tables.items():
+        there = connect(server.uri, table=name, rows=10_000)
+        assert isinstance(there, VirtualTable) and server.uri in repr(there)
+        assert there.schema == here.schema and len(there) == 10_000
+        assert there.to_table().equals(here[:10_000].to_table())
+        part = there[100:200].select(["row"])
+        assert part.to_table().equals(here[100:200].select(["row"]).to_table())
+        assert there[100:].take([5, 3, 3]).equals(here[100:].take([5, 3, 3]))
+        assert there.take([]).num_rows == 0
+        assert pl.DataFrame(there[:9]).shape == (9, len(here.column_names))
+        assert pa.table(there[:9]).equals(here[:9].to_table())
+    some = connect(server.uri, table="people", seed=4, where={"label": "yes"}, columns=["label", "x0"])
+    same = VirtualTable(tables["people"].generator, 20, 4, {"label": "yes"}, ["label", "x0"])
+    assert some[:20].to_table().equals(same.to_table())
+    assert some[:20].to_pandas().equals(same.to_pandas())
+    assert some.lazy().head(3).collect().shape == (3, 2)
+
+
+def test_queries_ask_for_what_they_read(server, tables):
+    numbers = connect(server.uri, table="numbers", rows=30_000)
+    before = len(server.lines())
+    assert duckdb.sql("select max(row), count(x3) from numbers").fetchall() == [(29_999, 30_000)]
+    assert [line["columns"] for line in server.lines()[before:] if line["method"] == "get"] == [["row", "x3"]]
+    endless = connect(server.uri, table="numbers")  # noqa: F841
+    assert len(duckdb.sql("select * from endless limit 3").fetchall()) == 3
+    with pytest.raises(UserError, match="pickle"):
+        pickle.dumps(numbers)
+
+
+def test_what_connect_refuses(server, tmp_path):
+    for arguments, words in (
+        ((server.uri,), "one of images, numbers, people"),
+        (("http://x",), "uri"),
+        (("grpc://example.com:1", TOKEN), "tls"),
+        (("grpc+tls://localhost:1",), "tls_roots"),
+    ):
+        options = {"tls_roots": tmp_path / "none"} if words == "tls_roots" else {}
+        with pytest.raises(UserError, match=words):
+            connect(*arguments, **options)
+    for options, words in (
+        ({"table": "image"}, "Did you mean 'images'"),
+        ({"table": "images", "where": {"label": 8}}, "where"),
+        ({"table": "images", "columns": ["x"]}, "columns"),
+        ({"table": "images", "rows": -1}, "rows"),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            connect(server.uri, **options)
+        assert "\n" not in str(error.value) and "Detail" not in str(error.value)
+    with pytest.raises(UserError, match="Is it up"):
+        connect("grpc://127.0.0.1:9", table="x")
+
+
+# ---- who may ask
+
+
+def test_tokens_over_tls(files, tmp_path):
+    try:
+        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+        more = [
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ]
+        subprocess.run([*command.split(), *more], cwd=tmp_path, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl to make a certificate with")
+    (tmp_path / "tokens").write_text(f"# who\nalice {TOKEN}\nbob {OTHER}\n")
+    secure = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    file = str(files / "images.safetensors")
+    with Process(
+        tmp_path, file, *secure, "--tokens", str(tmp_path / "tokens"), "--host", "0.0.0.0"
+    ) as server:
+        assert server.uri.startswith("grpc+tls://0.0.0.0:") and "with a token" in server.first_line
+        uri = server.uri.replace("0.0.0.0", "localhost")
+        table = connect(uri, TOKEN, tls_roots=tmp_path / "cert.pem")
+        assert table[:100].to_table().equals(VirtualTable(file, 100).to_table())
+        assert connect(uri, OTHER, tls_roots=tmp_path / "cert.pem")[:5].to_table().num_rows == 5
+        for wrong in (None, "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
+            with pytest.raises(UserError, match="valid token"):
+                connect(uri, wrong, tls_roots=tmp_path / "cert.pem")
+        with pytest.raises(UserError, match="Is it up"):
+            connect(uri, TOKEN, table="images")  # a certificate that this machine has no reason to trust
+        raw = flight.connect(uri, tls_root_certs=(tmp_path / "cert.pem").read_bytes())
+        for call in (
+            lambda: list(raw.list_flights()),
+            lambda: list(raw.do_action("health")),
+            lambda: raw.list_actions(),
+            lambda: raw.get_schema(flight.FlightDescriptor.for_path("images")),
+            lambda: raw.do_get(flight.Ticket(b"{}")).read_all(),
+            lambda: raw.do_put(flight.FlightDescriptor.for_path("x"), pa.schema([]))[0].close(),
+            lambda: raw.do_get(
+                flight.Ticket(b"{}"),
+                flight.FlightCallOptions(headers=[(b"authorization", b"Basic " + TOKEN.encode())]),
+            ).read_all(),
+        ):
+            with pytest.raises((flight.FlightUnauthenticatedError, OSError), match="valid token"):
+                call()
+        code, out, err = server.stop()
+        assert code == 0
+        told = out + err + server.log.read_text() + server.first_line
+        assert TOKEN not in told and OTHER not in told and "wrong" not in told
+        assert {line["client"] for line in server.lines()} == {None, "alice", "bob"}
+
+
+def test_a_token_of_the_environment_and_limits(files, tmp_path):
+    options = ["--max-rows", "60_000", "--max-rate", "60_000", "--max-streams", "2", "--rows", "100_000"]
+    file = f"t={files / 'numbers.safetensors'}"
+    with Process(tmp_path, file, *options, FASTGAN_TOKEN=TOKEN) as server:
+        table = connect(server.uri, TOKEN)
+        assert len(table) == 100_000
+        with pytest.raises(UserError, match="60,000 in a request"):
+            table.to_table()
+        begin = time.monotonic()
+        # The first batch is free, the others wait for it: 16 columns make batches of some 30,000 rows.
+        assert table[:60_000].to_table().num_rows == 60_000
+        assert time.monotonic() - begin > 0.3
+        readers = [table[:100].batches() for _ in range(2)]
+        held = [table[:60_000].batches() for _ in range(2)]
+        for reader in held:
+            reader.read_next_batch()
+        with pytest.raises(UserError, match="2 streams of this client"):
+            table[:10].to_table()
+        del held, readers
+
+
+def test_addresses_and_files_that_are_refused(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("FASTGAN_TOKEN", raising=False)
+    file = str(files / "images.safetensors")
+    (tmp_path / "short").write_text("alice short\n")
+    (tmp_path / "none").write_text("# nobody\n")
+    (tmp_path / "words").write_text("a b c\n")
+    for arguments, words in (
+        ([file, "--host", "0.0.0.0"], "a token and TLS"),
+        ([file, "--host", "::"], "a token and TLS"),
+        ([file, "--port", "70000"], "--port"),
+        ([file, file], "NAME=FILE"),
+        ([str(tmp_path / "nothing")], "nothing"),
+        ([file, "--tls-cert", str(tmp_path / "short")], "no PEM"),
+        ([file, "--tokens", str(tmp_path / "short")], "secrets.token_urlsafe"),
+        ([file, "--tokens", str(tmp_path / "none")], "no tokens"),
+        ([file, "--tokens", str(tmp_path / "words")], "3 words"),
+        ([file, "--tokens", str(tmp_path / "missing")], "no such file"),
+        ([file, "--token", TOKEN], "--token"),
+        ([file, "--host", "203.0.113.1", "--allow-insecure"], "assign"),
+    ):
+        assert serve.main(arguments) == 2, arguments
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and TOKEN not in error
+    monkeypatch.setenv("FASTGAN_TOKEN", "short")
+    assert serve.main([file]) == 2
+    assert "FASTGAN_TOKEN" in capsys.readouterr().err
+    assert os.environ["FASTGAN_TOKEN"] == "short"
+
+
+def test_a_port_that_is_taken(server, files, capsys):
+    port = server.uri.rpartition(":")[2]
+    assert serve.main([str(files / "images.safetensors"), "--port", port]) == 2
+    assert "in use" in capsys.readouterr().err
