@@ -28,7 +28,7 @@ def _imports(options: Options) -> Group:
     rows = [Row(contender(title, code), ours) for title, code in IMPORTS.items()]
     engine = contender("import fastgan.engines.cpu", "import fastgan.engines.cpu")
     rows.append(Row(engine, rows[0].top))
-    return Group("imports", "imports in a fresh process", rows, rounds=min(options.rounds, 5))
+    return Group("imports", "imports in a fresh process", rows, rounds=3 if options.quick else 7)
 
 
 def _first_steps(options: Options) -> Group:
@@ -36,12 +36,13 @@ def _first_steps(options: Options) -> Group:
         return Contender(title, "startup.First", FirstStep(threads=options.threads, peer=peer))
 
     ours = contender("fastgan", "native.Step")
-    peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager", "JAX jit + lax.scan": "jax_scan.JaxScan"}
-    if not options.quick:  # compiled before, and read from its cache
-        peers["torch.compile, one graph, cached"] = "torch_compile.CompiledWhole"
+    peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager"}
+    if not options.quick:
+        peers["JAX jit + lax.scan"] = "jax_scan.JaxScan"
+        peers["torch.compile, one graph, read from its cache"] = "torch_compile.CompiledWhole"
     rows = [Row(contender(title, peer), ours) for title, peer in peers.items()]
     title = f"first step, batch 128, {options.threads} threads, imports not counted"
-    return Group("first", title, rows, rounds=min(options.rounds, 3))
+    return Group("first", title, rows, rounds=3 if options.quick else 5)
 
 
 def test_startup(feed, benchmark):

@@ -93,8 +93,8 @@ def _peers(case: Case, quick: bool) -> Group:
         Row(eager(case), ours, low=torch_low),
         Row(eager_default(case), ours),
     ]
-    if case.batch in COMPILED and not (quick and case.batch != 128):
-        forms = ["CompiledWhole"] if quick else ["Compiled", "CompiledWhole"]
+    if case.batch in COMPILED and not quick:
+        forms = ("Compiled", "CompiledWhole")
         rows += [Row(compiled(case, form), ours, low=torch_low) for form in forms]
     if case.batch == 128 and not quick:
         rows.append(Row(compiled(case, "CompiledMaxAutotune"), ours))

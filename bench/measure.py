@@ -83,20 +83,20 @@ def measure(team: Team, group: Group, options: Options) -> Measured:
     Raises:
         ParityError: a contender does other work than the reference; nothing is timed then.
     """
-    missing: dict[Contender, str] = {}
-    ready = _build(team, group.contenders, missing)
-    proven = _prove(team, [c for c in ready if c.trains])
-    limits = {c: _limits(c) for c in ready}
-    wanted = dict.fromkeys(limit for some in limits.values() for limit in some.values())
-    usable = _build(team, list(wanted), {})
-    seconds = {c: group.seconds or options.seconds for c in ready} | dict.fromkeys(usable, _LIMIT_SECONDS)
-    taken = team.rounds(seconds, group.rounds or options.rounds)
+    limits = {c: _limits(c) for c in group.contenders}
+    wanted = list(dict.fromkeys(limit for some in limits.values() for limit in some.values()))
+    missing, proven = _prepare(team, [*group.contenders, *wanted])
+    ready = [c for c in group.contenders if c not in missing]
+    usable = [c for c in wanted if c not in missing]
+    seconds = {c: group.seconds or options.seconds for c in ready}
+    taken = team.rounds(seconds | dict.fromkeys(usable, _LIMIT_SECONDS), group.rounds or options.rounds)
     timed = {}
     for contender in ready:
         values = taken.seconds[contender]
         found = {k: taken.seconds[c] for k, c in limits[contender].items() if c in usable}
         nearest, share = _share(contender.case.work, values, found, taken.others)
         timed[contender] = Timed(contender, values, summarize(values, taken.others), nearest, share)
+    missing = {c: missing[c] for c in group.contenders if c in missing}
     results = [_result(row, timed, missing, taken.others) for row in group.rows]
     profile = None
     if group.profile in timed:
@@ -105,37 +105,36 @@ def measure(team: Team, group: Group, options: Options) -> Measured:
     return Measured(group, timed, results, missing, taken.others, proven, profile)
 
 
-def _build(team: Team, contenders: list[Contender], missing: dict[Contender, str]) -> list[Contender]:
-    """Return those that can run here, built; note why the others cannot."""
-    for contender in contenders:
-        try:
-            team.ask(contender, "build")
-        except WorkerError as error:
-            missing[contender] = str(error)
-    return [c for c in contenders if c not in missing]
+def _prepare(team: Team, contenders: list[Contender]) -> tuple[dict[Contender, str], list[str]]:
+    """Build all contenders, and check that those that train do the reference's work.
+
+    Returns:
+        Why some cannot run here, and how far from the reference the others are.
+    """
+    references = {c: Contender("reference", "reference.Reference", c.case) for c in contenders if c.trains}
+    everyone = list(dict.fromkeys([*references.values(), *contenders]))
+    with tempfile.TemporaryDirectory() as folder:
+        files = {c: os.path.join(folder, f"{i}.npz") for i, c in enumerate(everyone)}
+
+        def prepare(contender: Contender) -> None:
+            trains = contender.trains or contender in references.values()
+            team.ask(contender, "replay" if trains else "build", file=files[contender])
+
+        missing = team.each(everyone, prepare)
+        said = []
+        for contender, reference in references.items():
+            if contender not in missing:
+                got, wanted = (worker.load(files[c]) for c in (contender, reference))
+                found = parity.check(contender.title, got, wanted, _initial(contender.case))
+                said.append(f"{contender.title}: losses {found.loss:.0e}, updates {found.update:.0e} off")
+    return missing, said
 
 
-def _prove(team: Team, contenders: list[Contender]) -> list[str]:
-    """Check that these do the reference's work, and return how far from it each is."""
-    said: list[str] = []
-    if not contenders:
-        return said
+def _initial(case: Any) -> dict[str, Any]:
     from bench.cases import SEED
     from fastgan.models import init_parameters
 
-    wanted: dict[Contender, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "replayed.npz")
-        for contender in contenders:
-            reference = Contender("reference", "reference.Reference", contender.case)
-            for one in (reference, contender):
-                if one not in wanted:
-                    team.ask(one, "replay", file=path)
-                    wanted[one] = worker.load(path)
-            initial = {k: v.numpy() for k, v in init_parameters(contender.case.spec, SEED).items()}
-            found = parity.check(contender.title, wanted[contender], wanted[reference], initial)
-            said.append(f"{contender.title}: losses {found.loss:.0e}, updates {found.update:.0e} off")
-    return said
+    return {k: v.numpy() for k, v in init_parameters(case.spec, SEED).items()}
 
 
 def _limits(contender: Contender) -> dict[str, Contender]:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+# Modules that share processes, so that fewer of them import the same for seconds; others have their own.
+_TORCH = ("torch_eager", "torch_graph", "torch_rows", "reference", "sgemm", "ops", "limits")
+FRAMEWORKS = dict.fromkeys(_TORCH, "torch") | dict.fromkeys(("jax_scan", "jax_rows"), "jax")
+
 
 @dataclass(frozen=True)
 class Work:
@@ -51,7 +55,7 @@ class Contender:
         peer: ``module.Class`` in ``bench.peers``, built in a worker with the problem as its only argument.
         case: the problem.
         trains: it can replay recorded steps, and must agree with the reference before it is timed.
-        alone: it gets a process for itself; otherwise peers of one module share one.
+        alone: it gets a process for itself; otherwise peers of one framework share one.
     """
 
     title: str
@@ -63,8 +67,13 @@ class Contender:
     @property
     def process(self) -> tuple[object, ...]:
         """What decides on its worker process."""
-        place = (self.case.threads, self.case.device)
-        return (self.peer, self.case, *place) if self.alone else (self.peer.split(".")[0], *place)
+        who = (self.peer, self.case) if self.alone else (FRAMEWORKS.get(self.module, self.module),)
+        return (*who, self.case.threads, self.case.device)
+
+    @property
+    def module(self) -> str:
+        """In ``bench.peers``."""
+        return self.peer.split(".")[0]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from bench import machine, worker
 from bench.plan import Contender
 
-_PAUSE = 0.02  # seconds before another process measures, so that the last one's threads have gone to sleep
+_PAUSE = 0.02  # seconds before another framework's turn, so that the last one's threads have gone to sleep
 _ROOT = Path(__file__).resolve().parents[1]
 _TICK = 0.01  # seconds, in which the system counts processor time
 _FINE = 50  # ticks of a round, from which on its own share of others can be told
@@ -103,10 +105,35 @@ class Team:
         Raises:
             WorkerError: it cannot run here, with the reason.
         """
+        return self._of(contender).ask(worker.request(contender, do, **more))
+
+    def _of(self, contender: Contender) -> _Process:
         key = contender.process
         if key not in self._processes:
             self._processes[key] = _Process(contender.case.threads, contender.case.device)
-        return self._processes[key].ask(worker.request(contender, do, **more))
+        return self._processes[key]
+
+    def each(self, contenders: list[Contender], call: Callable[[Contender], object]) -> dict[Contender, str]:
+        """Call something for each contender: in parallel over processes, in order within each.
+
+        Returns:
+            Those that cannot run here, with the reasons.
+        """
+        missing = {}
+
+        def work(mine: list[Contender]) -> None:
+            for contender in mine:
+                try:
+                    call(contender)
+                except WorkerError as error:
+                    missing[contender] = str(error)
+
+        shares: dict[tuple[object, ...], list[Contender]] = {}
+        for contender in contenders:
+            shares.setdefault(contender.process, []).append(contender)
+        with ThreadPoolExecutor(len(machine.cores())) as pool:
+            list(pool.map(work, shares.values()))
+        return missing
 
     def release(self, contenders: list[Contender]) -> None:
         """End the processes that some of these have for themselves, and free their memory."""
@@ -125,9 +152,9 @@ class Team:
         for i in range(-1, rounds):
             answers, last = {}, None
             for contender in list(seconds)[:: -1 if i % 2 else 1]:
-                if contender.process != last:
+                if contender.module != last:
                     time.sleep(_PAUSE)
-                last = contender.process
+                last = contender.module
                 wanted = seconds[contender] if i >= 0 else 0.1 * seconds[contender]
                 answers[contender] = self.ask(contender, "measure", seconds=wanted)
             if i >= 0:

@@ -185,7 +185,7 @@ def test_a_slower_fastgan_is_seen_from_measuring_to_exit_code(tmp_path, monkeypa
         def __exit__(self, *_):
             pass
 
-        def ask(self, contender, do, **more):
+        def each(self, contenders, call):
             return {}
 
         def release(self, contenders):

@@ -120,6 +120,9 @@ def fake(seconds: dict[str, float]):
                 raise WorkerError("it is not here")
             return {"parts": [], "seconds": 1.0}
 
+        def each(self, contenders, call):
+            return {c: "it is not here" for c in contenders if c.title not in seconds}
+
         def rounds(self, wanted, rounds):
             return Rounds({c: [seconds[c.title]] * rounds for c in wanted}, [0.0] * rounds)
 
@@ -232,11 +235,11 @@ def test_trained_contenders_are_proven_before_they_are_timed():
     case = Case(batch=8, hidden=8, latent=4, features=6, threads=1, rows=50)
     eager = Contender("eager", "torch_eager.Eager", case, trains=True)
     with Team() as team:
-        said = measure._prove(team, [eager])
-        assert len(said) == 1 and said[0].startswith("eager: losses")
+        missing, said = measure._prepare(team, [eager])
+        assert not missing and len(said) == 1 and said[0].startswith("eager: losses")
         other = replace(eager, case=replace(case, recipe="default"))  # another loss than the peers have
         with pytest.raises(ParityError, match="other work"):
-            measure._prove(team, [other])
+            measure._prepare(team, [other])
 
 
 def test_summary_is_plain_data():
