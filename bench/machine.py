@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -117,7 +118,7 @@ class Others:
     def _now() -> tuple[float, float, float]:
         """Wall time, time that my processors were busy or stolen, my time and my children's; seconds."""
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        busy = mine = time.process_time() + children.ru_utime + children.ru_stime
+        busy = mine = time.process_time() + children.ru_utime + children.ru_stime + _living_children()
         path = Path("/proc/stat")
         if path.exists():
             names = {f"cpu{cpu}" for cpu in os.sched_getaffinity(0)}
@@ -126,6 +127,17 @@ class Others:
             ticks = [sum(map(int, w[1:9])) - int(w[4]) - int(w[5]) for w in lines if w and w[0] in names]
             busy = sum(ticks) / os.sysconf("SC_CLK_TCK")
         return time.perf_counter(), busy, mine
+
+
+def _living_children() -> float:
+    """Return the processor seconds of child processes that run still, such as a server (Linux)."""
+    ticks = 0
+    for path in Path("/proc/self/task").glob("*/children"):
+        for pid in path.read_text().split():
+            with contextlib.suppress(OSError):  # it has just ended
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(stat[11]) + int(stat[12])  # user, system
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def environment(threads: int, device: str) -> dict[str, str]:

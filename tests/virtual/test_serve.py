@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import time
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -292,6 +294,15 @@ def test_addresses_and_files_that_are_refused(files, tmp_path, capsys, monkeypat
     assert serve.main([file]) == 2
     assert "FASTGAN_TOKEN" in capsys.readouterr().err
     assert os.environ["FASTGAN_TOKEN"] == "short"
+
+
+def test_the_readmes_client(files, tmp_path):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [b for b in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "connect(" in b]
+    with Process(tmp_path, str(files / "images.safetensors"), "--rows", "2000") as server:
+        names = {}
+        exec(code.replace("grpc://127.0.0.1:8815", server.uri), names)
+        assert len(names["table"]) == 2000
 
 
 def test_a_port_that_is_taken(server, files, capsys):
