@@ -2,7 +2,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format train ci clean
+.PHONY: help install test lint format bench train ci clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ lint: ## ruff: rules and formatting, changing nothing
 format: ## ruff: mend what can be mended
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+bench: ## all benchmarks, under 15 minutes, then pictures, tables and the README's section
+	$(PYTHON) -m pytest bench/ --benchmark-only
+	$(PYTHON) -m bench.report
 
 train: ## the main job: a GAN on the bundled digits, into runs/
 	$(PYTHON) -m fastgan.train

@@ -28,7 +28,7 @@ def _imports(options: Options) -> Group:
     rows = [Row(contender(title, code), ours) for title, code in IMPORTS.items()]
     engine = contender("import fastgan.engines.cpu", "import fastgan.engines.cpu")
     rows.append(Row(engine, rows[0].top))
-    return Group("imports", "imports in a fresh process", rows, rounds=3 if options.quick else 7)
+    return Group("imports", "imports in a fresh process", rows, rounds=3 if options.quick else 5)
 
 
 def _first_steps(options: Options) -> Group:
@@ -42,7 +42,7 @@ def _first_steps(options: Options) -> Group:
         peers["torch.compile, one graph, read from its cache"] = "torch_compile.CompiledWhole"
     rows = [Row(contender(title, peer), ours) for title, peer in peers.items()]
     title = f"first step, batch 128, {options.threads} threads, imports not counted"
-    return Group("first", title, rows, rounds=3 if options.quick else 5)
+    return Group("first", title, rows, rounds=3)
 
 
 def test_startup(feed, benchmark):

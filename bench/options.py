@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 
 DEVICES = ("cpu", "cuda")
-FULL, QUICK = dict(rounds=15, seconds=0.2), dict(rounds=5, seconds=0.08)
+FULL, QUICK = dict(rounds=11, seconds=0.2), dict(rounds=5, seconds=0.08)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def add(parser: argparse.ArgumentParser | object) -> None:
     """Add the options to a parser, or to a group of pytest's."""
     option = getattr(parser, "addoption", None) or parser.add_argument
     option("--quick", action="store_true", help="fewer sizes, 5 short rounds: under 3 minutes")
-    option("--rounds", type=count, help="rounds of each group (15; quick: 5)")
+    option("--rounds", type=count, help="rounds of each group (11; quick: 5)")
     option("--seconds", type=duration, help="of one measurement (0.2; quick: 0.08)")
     option("--threads", type=count, help="of every contender (one for each core)")
     option("--device", choices=DEVICES, help="where to measure (cuda where there is one)")

@@ -42,7 +42,11 @@ class Fastgan:
         if case.kind == "npy":
             np.save(self.path, pixels)
         else:
-            with gzip.open(self.path, "wb") if case.kind == "idx.gz" else self.path.open("wb") as file:
+            with (
+                gzip.open(self.path, "wb", compresslevel=1)
+                if case.kind == "idx.gz"
+                else self.path.open("wb") as file
+            ):
                 file.write(struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes())
 
     def reset(self) -> None:
