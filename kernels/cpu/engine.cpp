@@ -183,7 +183,8 @@ void Engine::run_weights(int thread, const WeightPhase& phase, uint64_t number, 
       const int from = std::max(begin - first, 0), to = std::min(end - first, phase.ops[o].units);
       if (from >= to) continue;
       const WeightOp& op = phase.ops[o];
-      const double products = op.kind == WeightOp::kWeight ? (double)op.rows * op.layer->inputs * op.layer->outputs : 0;
+      const double rows = (double)op.rows * plan.spec.batch / plan.padded_batch;
+      const double products = op.kind == WeightOp::kWeight ? rows * op.layer->inputs * op.layer->outputs : 0;
       timed(thread, op.id, 2 * products * (to - from) / op.units, [&] { run_weight_op(thread, op, from, to, adam); });
     }
     begin = claimed.load(std::memory_order_relaxed);

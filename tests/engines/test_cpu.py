@@ -22,6 +22,8 @@ FEW = dict(g_hidden=(8,), d_hidden=(8,), latent=5)
 SHAPES = {
     **{f"width {w}": dict(g_hidden=(w, w), d_hidden=(w, w)) for w in (15, 16, 17, 100)},
     "width 300": dict(g_hidden=(300,), d_hidden=(300, 20), batch=3),
+    "widths 1024 and 4096": dict(g_hidden=(1024, 7), d_hidden=(4096, 5), batch=3),
+    "width 4096": dict(g_hidden=(4096,), d_hidden=(3, 4096), batch=2),
     "wide and narrow": dict(g_hidden=(40, 1, 33), d_hidden=(1, 65, 2)),
     "depth 1": dict(g_hidden=(20,), d_hidden=(20,)),
     "depth 4": dict(g_hidden=(20, 19, 18, 17), d_hidden=(17, 18, 19, 20)),
