@@ -117,13 +117,15 @@ def _limits(case: Case) -> Group:
         Contender("multiply-adds in registers" + more, "limits.Arithmetic", Limit(threads=c.case.threads))
         for c, more in ((ours, ""), (alone, ", 1 thread"))
     )
+    products = Contender("products of the step, with their epilogues", "native.Products", case)
     share = dict(scale=case.work.flops, percent=True)
     rows = [
         Row(sgemm(case), ours, "plain SGEMM of its shapes / whole step", 1.0),
-        Row(peak, ours, "whole step's share of the multiply-add peak", 0.8, **share),
+        Row(peak, products, "the step's products' share of the multiply-add peak", 0.8, **share),
+        Row(peak, ours, "whole step's share of the multiply-add peak", **share),
         Row(peak_alone, alone, "the same, 1 thread", **share),
     ]
-    rows = rows if case.threads > 1 else rows[:2]
+    rows = rows if case.threads > 1 else rows[:3]
     return Group("limits", f"limits, batch {case.batch}, {_place(case)}", rows, profile=ours)
 
 
