@@ -8,6 +8,7 @@ ends in an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastgan.errors import UserError
@@ -36,27 +37,73 @@ class ComputedDataset(ds.FileSystemDataset):
 
     def scanner(
         self,
-        columns: list[str] | dict[str, ds.Expression] | None = None,
+        columns: Sequence[str] | dict[str, ds.Expression] | None = None,
         filter: ds.Expression | None = None,
-        **options: Any,
-    ) -> ds.Scanner:
-        """Return a scanner, as ``pyarrow.dataset.Dataset.scanner``; only what it needs is computed.
+        **_: Any,
+    ) -> Scan:
+        """Return a scan, as ``pyarrow.dataset.Dataset.scanner``; only what it needs is computed.
 
         Args:
             columns: names, or expressions by name; None for all columns.
             filter: which rows to keep.
-            options: of ``pyarrow.dataset.Scanner.from_batches``.
         """
-        names = self.schema.names
-        expressions = [*columns.values(), filter] if isinstance(columns, dict) else [filter]
-        plain = [] if columns is None or isinstance(columns, dict) else list(columns)
+        return Scan(self, columns, filter)
+
+
+class Scan:
+    """Stands for a ``pyarrow.dataset.Scanner``, and computes in the thread that reads.
+
+    A Scanner reads ahead in threads of its own. Where a reader stops early, they would still be computing
+    when Python ends, and abort it.
+    """
+
+    def __init__(
+        self,
+        dataset: ComputedDataset,
+        columns: Sequence[str] | dict[str, ds.Expression] | None,
+        filter: ds.Expression | None,
+    ) -> None:
+        self.dataset, self.columns, self.filter = dataset, columns, filter
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """Return a stream of the rows that pass the filter."""
+        names, columns = self.dataset.schema.names, self.columns
+        plain = names if columns is None else [] if isinstance(columns, dict) else list(columns)
+        if self.filter is None and plain:
+            return self.dataset.batches(plain)
         # Expressions do not list the fields that they read, but their text has the names of all of them.
+        expressions = [*(columns.values() if isinstance(columns, dict) else ()), self.filter]
         text = " ".join(map(str, expressions))
-        needed = names if columns is None else [name for name in names if name in plain or name in text]
-        reader = self.batches(needed or names[:1])
-        # A batch in advance is enough for a source that is computed, and a LIMIT stops the sooner.
-        options = {"batch_readahead": 1} | options
-        return ds.Scanner.from_batches(reader, columns=columns, filter=filter, **options)
+        needed = [name for name in names if name in plain or name in text]
+        reader = self.dataset.batches(needed or names[:1])
+        schema = self._of(reader.schema.empty_table()).schema
+        batches = (b for some in reader for b in self._of(pa.Table.from_batches([some])).to_batches())
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+    def _of(self, rows: pa.Table) -> pa.Table:
+        columns = self.dataset.schema.names if self.columns is None else self.columns
+        columns = columns if isinstance(columns, dict) else list(columns)
+        return ds.dataset(rows).to_table(columns=columns, filter=self.filter, use_threads=False)
+
+    def to_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in batches."""
+        yield from self.to_reader()
+
+    def to_table(self) -> pa.Table:
+        """Return all rows."""
+        return self.to_reader().read_all()
+
+    def head(self, num_rows: int) -> pa.Table:
+        """Return the first ``num_rows`` rows."""
+        reader, batches, left = self.to_reader(), [], num_rows
+        while left > 0 and (batch := next(reader, None)) is not None:
+            batches.append(batch[:left])
+            left -= len(batches[-1])
+        return pa.Table.from_batches(batches, schema=reader.schema)
+
+    def count_rows(self) -> int:
+        """Return the number of rows that pass the filter."""
+        return sum(batch.num_rows for batch in self.to_reader())
 
 
 def _refuse(self: object, *_: Any, **__: Any) -> NoReturn:

@@ -175,7 +175,9 @@ class VirtualTable(ComputedDataset):
 
     def count_rows(self, filter: Any = None, **options: Any) -> int:
         """Return the number of rows, or of those that pass ``filter``."""
-        return self._rows if filter is None else super().count_rows(filter=filter, **options)
+        if filter is None:
+            return self._rows
+        return self.scanner(columns=[self._columns[0]], filter=filter).count_rows()
 
     def to_pandas(self, **options: Any) -> pd.DataFrame:
         """Return all rows as a pandas data frame; ``options`` are those of ``pyarrow.Table.to_pandas``."""

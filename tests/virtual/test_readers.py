@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from helpers.programs import run_program
 
 from fastgan.virtual import VirtualTable
 from fastgan.virtual.columns import Reader
@@ -61,6 +62,20 @@ def test_duckdb_scans_again_joins_with_itself_and_stops_early(features, connecti
     del read[:]
     assert len(connection.sql("select * from endless limit 10").fetchall()) == 10
     assert endless.num_rows > sum(count for _, count in read) > 0
+
+
+def test_a_program_ends_after_queries_that_stopped_early(path):
+    code = f"""
+import duckdb, polars
+from fastgan.virtual import VirtualTable
+images = VirtualTable({str(path)!r}, 2**40)
+print(len(duckdb.sql("select row, image from images where label = 7 limit 2").fetchall()))
+print(len(duckdb.sql("select * from images limit 3").fetchall()))
+print(images.head(4).num_rows, images.lazy().head(5).collect().height)
+next(images.batches()), next(images.to_batches())
+"""
+    done = run_program(code)
+    assert (done.returncode, done.stdout.split()) == (0, ["2", "3", "4", "5"]), done.stderr
 
 
 def test_duckdb_values_and_types(labelled, features, connection):

@@ -172,7 +172,7 @@ def test_a_filter_computes_its_columns_too(features, computed):
     some = table.to_table(columns=["row"], filter=(ds.field("x3") > 0) & (ds.field("x12") > 0))
     wanted = (whole["x3"].to_numpy() > 0) & (whole["x12"].to_numpy() > 0)
     assert some["row"].to_pylist() == np.flatnonzero(wanted).tolist()
-    # Text of the filter holds x1 and x12: x1 is computed in vain, the other thirteen are not.
+    # The text of the filter has x1 in x12: x1 is computed in vain, the other thirteen are not.
     assert sum(computed) == 16_000 + 3_000
     assert table.count_rows(ds.field("x3") > 0) == (whole["x3"].to_numpy() > 0).sum()
     named = table.to_table(columns={"double": ds.field("x0") * 2})
