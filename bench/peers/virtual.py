@@ -1,0 +1,222 @@
+"""Virtual data against data on a disk, and virtual tables through DuckDB and polars. A unit is a row.
+
+``python -m bench.peers.virtual 10_000_000`` prints rates of the tables and how much memory they took.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastgan
+from bench.plan import Problem, Work
+from fastgan.data.schema import Schema
+from fastgan.spec import ModelSpec
+from fastgan.state import State
+from fastgan.trained import Provenance, TrainedGenerator
+
+SEED = 0
+_MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Images(Problem):
+    """Labelled images of 28 x 28 bytes, in batches, by a DataLoader without workers."""
+
+    rows: int = 4096
+    batch: int = 128
+    shuffle: bool = False
+
+    @property
+    def work(self) -> Work:
+        """Of a row: it is written into memory."""
+        return Work(0.0, 784, "row", span=self.rows * 784)
+
+    @cached_property
+    def generator(self) -> TrainedGenerator:
+        """Return a generator of the size that trains by default."""
+        return _generator(ModelSpec(100, 784, 10, (128, 128), (1,), 0.2, "sigmoid"), (28, 28), "uint8")
+
+
+@dataclass(frozen=True)
+class Columns(Problem):
+    """A table of 16 float32 columns."""
+
+    @property
+    def work(self) -> Work:
+        """Of a row: its values are written into memory."""
+        return Work(0.0, 16 * 4, "row")
+
+    @cached_property
+    def generator(self) -> TrainedGenerator:
+        """Return a small generator of such rows."""
+        return _generator(ModelSpec(32, 16, 0, (64, 64), (1,), 0.2, "linear"), (16,), "float32")
+
+
+def _generator(spec: ModelSpec, shape: tuple[int, ...], dtype: str) -> TrainedGenerator:
+    names = tuple(map(str, range(spec.classes)))
+    schema = Schema("image" if len(shape) > 1 else "array", shape, dtype, names)
+    average = State.initial(spec, SEED).part("ema")
+    origin = Provenance(fastgan.__version__, 0, {}, "random", 0, "")
+    return TrainedGenerator.of_state(spec, schema, (1,) * spec.classes, SEED, average, origin)
+
+
+class Loader:
+    """A DataLoader over a :class:`~fastgan.virtual.VirtualDataset`."""
+
+    def __init__(self, case: Images) -> None:
+        import torch
+
+        self.case = case
+        options: dict[str, Any] = {"batch_size": case.batch, "shuffle": case.shuffle}
+        if case.shuffle:
+            options["generator"] = torch.Generator().manual_seed(SEED)
+        self.batches = self.loader(options)
+
+    def loader(self, options: dict[str, Any]) -> Iterable:
+        """Return the loader; ``options`` are those of every DataLoader here."""
+        from torch.utils.data import DataLoader
+
+        from fastgan.virtual import VirtualDataset
+
+        return DataLoader(VirtualDataset(self.case.generator, self.case.rows), **options)
+
+    def reset(self) -> None:
+        """Nothing is kept between two epochs."""
+
+    def run(self, units: int) -> int:
+        done = 0
+        while done < units:
+            done += sum(len(images) for images, _ in self.batches)
+        return done
+
+
+class WholeBatches(Loader):
+    """Whole batches of a :class:`~fastgan.virtual.VirtualIterable`."""
+
+    def loader(self, options: dict[str, Any]) -> Iterable:
+        from torch.utils.data import DataLoader
+
+        from fastgan.virtual import VirtualIterable
+
+        rows = VirtualIterable(self.case.generator, self.case.rows, batch_size=self.case.batch)
+        return DataLoader(rows, batch_size=None)
+
+
+class Png(Loader):
+    """The same images, a PNG file each, read with Pillow as torchvision's folders do."""
+
+    def loader(self, options: dict[str, Any]) -> Iterable:
+        from PIL import Image
+        from torch.utils.data import DataLoader
+
+        rows, self.labels = self.saved()
+        for i, row in enumerate(rows):
+            Image.fromarray(row).save(self.path(i))
+        return DataLoader(self, **options)
+
+    def saved(self) -> tuple[np.ndarray, list[int]]:
+        """Return the images and their labels, with a folder to put them into."""
+        from fastgan.sampler import Sampler
+
+        self.folder = tempfile.TemporaryDirectory()
+        sampler = Sampler(self.case.generator)
+        return sampler.rows(0, self.case.rows), sampler.labels(0, self.case.rows).tolist()
+
+    def path(self, i: int) -> Path:
+        """Return the file of image ``i``."""
+        return Path(self.folder.name, f"{i}.png")
+
+    def __len__(self) -> int:
+        return self.case.rows
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        import torch
+        from PIL import Image
+
+        with Image.open(self.path(i)) as image:
+            return torch.from_numpy(np.array(image)), self.labels[i]
+
+
+class Npy(Png):
+    """The same images in one file of NumPy, mapped into memory: all in the page cache."""
+
+    def loader(self, options: dict[str, Any]) -> Iterable:
+        from torch.utils.data import DataLoader
+
+        rows, self.labels = self.saved()
+        np.save(Path(self.folder.name, "rows.npy"), rows)
+        self.rows = np.load(Path(self.folder.name, "rows.npy"), mmap_mode="r")
+        return DataLoader(self, **options)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        import torch
+
+        return torch.from_numpy(self.rows[i].copy()), self.labels[i]
+
+
+class Stream:
+    """All batches of a virtual table, which nobody looks at."""
+
+    def __init__(self, case: Columns) -> None:
+        from fastgan.virtual import VirtualTable
+
+        self.table, self.threads = VirtualTable(case.generator, 2**40, threads=case.threads), case.threads
+        self.read(self.table[:1000])
+
+    def reset(self) -> None:
+        """Every scan is a new one."""
+
+    def run(self, units: int) -> int:
+        self.read(self.table[:units])
+        return units
+
+    def read(self, table: Any) -> None:
+        """Read a table to its end."""
+        assert sum(batch.num_rows for batch in table.batches()) == len(table)
+
+
+class DuckDb(Stream):
+    """Means of all columns in DuckDB."""
+
+    def read(self, table: Any) -> None:
+        import duckdb
+
+        with duckdb.connect(config={"threads": self.threads}) as connection:
+            means = ", ".join(f"avg(x{i})" for i in range(16))
+            rows = table  # noqa: F841 (DuckDB finds it by its name)
+            (values,) = connection.sql(f"select {means} from rows").fetchall()
+            assert len(values) == 16
+
+
+class Polars(Stream):
+    """Means of all columns in polars' streaming engine."""
+
+    def read(self, table: Any) -> None:
+        import polars as pl
+
+        assert table.lazy().select(pl.all().mean()).collect(engine="streaming").shape == (1, 17)
+
+
+def _memory(name: str) -> float:
+    """Return a figure of this process in MB: ``VmRSS`` now, ``VmHWM`` at most."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.split(f"{name}:")[1].split()[0]) * 1024 / _MEGABYTE
+
+
+if __name__ == "__main__":
+    for kind in (Stream, DuckDb, Polars):
+        peer, count = kind(Columns(threads=1)), int(sys.argv[1])
+        before, start = _memory("VmRSS"), time.perf_counter()
+        peer.run(count)
+        rate = count / (time.perf_counter() - start)
+        above = _memory("VmHWM") - before
+        print(f"{kind.__name__}: {count:,} rows, {rate:,.0f} rows/s, {above:.0f} MB above start")

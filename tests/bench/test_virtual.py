@@ -1,0 +1,29 @@
+"""The contenders of the suite on virtual data read the same rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.peers import virtual
+from bench.peers.virtual import Columns, Images
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_loaders_read_the_same_images(shuffle):
+    case = Images(threads=1, rows=150, shuffle=shuffle)
+    kinds = [virtual.Loader, virtual.Png, virtual.Npy] + ([] if shuffle else [virtual.WholeBatches])
+    wanted = None
+    for kind in kinds:
+        peer = kind(case)
+        images, labels = map(torch.cat, zip(*peer.batches, strict=True))
+        wanted = wanted or (images, labels)
+        assert torch.equal(images, wanted[0]) and torch.equal(labels, wanted[1])
+        assert peer.run(200) == 300
+        if isinstance(peer, virtual.Png):
+            peer.folder.cleanup()
+
+
+@pytest.mark.parametrize("kind", [virtual.Stream, virtual.DuckDb, virtual.Polars])
+def test_tables_are_read(kind):
+    assert kind(Columns(threads=1)).run(5000) == 5000
