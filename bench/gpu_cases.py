@@ -43,14 +43,14 @@ DENSE = {
     ),
 }
 BCE = {
-    # reduction, whether the target is a tensor, whether there are expanded weights
-    "mean, number": ("mean", False, False),
-    "mean, tensor": ("mean", True, False),
-    "none, weights": ("none", True, True),
+    # reduction, whether the target is a tensor, whether there are expanded weights, rows
+    "mean, number": ("mean", False, False, 100_000),
+    "mean, tensor": ("mean", True, False, 100_000),
+    "mean, wide": ("mean", True, False, 2**31 + 5),  # 64-bit numbers
+    "none, weights": ("none", True, True, 100_000),
 }
+"""So many rows have several programs, whose sums a second launch adds."""
 BCE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ROWS = 100_000
-"""Of logits: enough for several programs, whose sums a second launch adds."""
 
 
 def cases(target: str) -> list[str]:
@@ -69,8 +69,7 @@ def compile_case(case: str, target: str) -> list[Launch]:
             dtype, precision = ARITHMETIC[arithmetic]
             DENSE[launcher](_layer(*SIZES[kind], dtype), precision)
         else:
-            reduction, tensor, weights = BCE[kind]
-            _bce(BCE_DTYPES[arithmetic], reduction, tensor, weights)
+            _bce(BCE_DTYPES[arithmetic], *BCE[kind])
     return compiled
 
 
@@ -79,8 +78,8 @@ def _layer(batch: int, inputs: int, outputs: int, dtype: torch.dtype) -> dict[st
     return {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
 
 
-def _bce(dtype: torch.dtype, reduction: str, tensor: bool, weights: bool) -> None:
-    logits = torch.empty(ROWS, 3 if weights else 1, dtype=dtype, device="meta")
+def _bce(dtype: torch.dtype, reduction: str, tensor: bool, weights: bool, rows: int) -> None:
+    logits = torch.empty(rows, 3 if weights else 1, dtype=dtype, device="meta")
     loss = torch.empty_like(logits) if reduction == "none" else logits.new_empty(())
     weight = logits.new_empty(1, 3).expand_as(logits) if weights else None
     target = torch.empty_like(logits) if tensor else 1.0

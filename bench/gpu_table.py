@@ -92,13 +92,14 @@ def kinds(row: dict[str, Any]) -> str:
 
 def table(rows: Rows) -> str:
     """Return the rows as Markdown, one line for a kernel in an arithmetic: the most over its sizes."""
-    lines = ["| kernel | arithmetic | " + " | ".join(TARGETS) + " |", "|---|---|" + "---|" * len(TARGETS)]
+    targets = [t for t in TARGETS if any(name.endswith(f" | {t}") for name in rows)]
+    lines = ["| kernel | arithmetic | " + " | ".join(targets) + " |", "|---|---|" + "---|" * len(targets)]
     groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for name, row in rows.items():
         kernel, arithmetic, _, target = name.split(" | ")
         groups.setdefault((kernel, arithmetic), {}).setdefault(target, []).append(row)
     for (kernel, arithmetic), by_target in groups.items():
-        cells = [_cell(by_target[t]) if t in by_target else "not offered" for t in TARGETS]
+        cells = [_cell(by_target[t]) if t in by_target else "not offered" for t in targets]
         lines.append(f"| `{kernel}` | {arithmetic} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

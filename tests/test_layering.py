@@ -182,6 +182,7 @@ HEAVY = ("torch", "sklearn", "scipy", "matplotlib", "triton", "PIL", "pooch", "s
         "fastgan.data",
         "fastgan.train",
         "fastgan.check",
+        "fastgan.kernels.triton",
         "fastgan.sampler",
         "fastgan.virtual",
     ],

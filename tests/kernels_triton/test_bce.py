@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import bce_checks as checks
@@ -117,6 +118,35 @@ def test_gradients_keep_their_digits_where_the_answer_is_right():
     wanted = -torch.sigmoid(-case.logits.double())
     torch.testing.assert_close(checks.run(bce, case, "none")["dlogits"].double(), wanted, rtol=1e-6, atol=0)
     assert (checks.pytorch(case, "none")["dlogits"].double() - wanted).abs().max() > 0.1 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_the_block_beyond_2_to_the_31_logits(bits):
+    """Run one program of two million: it has the last five logits, if its numbers are 64-bit."""
+    import triton.language as tl
+    from fastgan.kernels.triton import bce
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    rows, program = 2**31 + 5, 2**31 // bce.BLOCK
+    logits, sums = torch.tensor([[0.5]]).expand(rows, 1), torch.zeros(program + 1)
+    original = InterpreterBuilder.create_get_program_id
+    InterpreterBuilder.create_get_program_id = lambda *_: TensorHandle(
+        np.array([program], np.int32), tl.int32
+    )
+    try:
+        bce._bce_with_logits_fwd_bwd_kernel[(1,)](
+            *(logits, None, None, None, sums, None),
+            *(rows, 1, 1),
+            *(0, 0) * 6,
+            *(0.0, 1.0),
+            REDUCE=True,
+            INDEX=tl.int64 if bits == 64 else tl.int32,
+            BLOCK=bce.BLOCK,
+        )
+    finally:
+        InterpreterBuilder.create_get_program_id = original
+    right = torch.isclose(sums[program], 5 * torch.nn.functional.softplus(logits[0, 0]))
+    assert right == (bits == 64)
 
 
 def test_the_same_bits_every_time():
