@@ -41,6 +41,17 @@ def mnist_path() -> Path:
     return MNIST
 
 
+@pytest.fixture
+def ran(monkeypatch) -> list[float]:
+    """The slopes of the fused op's calls by fused models, in order."""
+    from fastgan.fusion import call
+
+    slopes: list[float] = []
+    op = call.linear_leaky_relu
+    monkeypatch.setattr(call, "linear_leaky_relu", lambda *args: slopes.append(args[3]) or op(*args))
+    return slopes
+
+
 @pytest.fixture(scope="session")
 def make_data():
     """Return a builder of small data sets: random rows, each different, the same every time."""

@@ -7,6 +7,7 @@ import inspect
 import io
 import operator
 import random
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ def plain_copy(module: nn.Module) -> nn.Module:
     try:
         module = copy.deepcopy(module, memo)
     except Exception as error:
-        raise Failed("", f"it cannot be copied: {_first_line(error)}") from error
+        raise Failed("", f"it cannot be copied: {_first_sentence(error)}") from error
     for m in module.modules():
         set_class(m, plain_class(m))
         for hooks in (m._forward_hooks, m._forward_pre_hooks):
@@ -95,7 +96,7 @@ def trace(module: nn.Module, training: bool, arguments: dict[str, Any], opaque: 
         try:
             graph = tracer.trace(module.train(training), arguments or None)
         except Exception as error:
-            raise Failed(tracer.failed, _first_line(error)) from error
+            raise Failed(tracer.failed, _first_sentence(error)) from error
     return Trace(graph, tracer.callers, tracer.reached, tracer.hits)
 
 
@@ -170,5 +171,6 @@ def _undisturbed() -> Iterator[None]:
             numpy.random.set_state(numpy_state)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+def _first_sentence(error: Exception) -> str:
+    sentence = re.split(r"[.] |\n", str(error))[0]
+    return f"{type(error).__name__}: {sentence}"
