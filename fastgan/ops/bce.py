@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_op
-from fastgan.ops.choice import RULES, Choice, check_impl, check_named
+from fastgan.ops.choice import RULES, Choice, check_impl, check_named, why_not_native
 from fastgan.ops.library import cast
 from fastgan.ops.reference import bce_with_logits_reference
 
@@ -63,7 +63,14 @@ def _named(impl: str, *tensors: Tensor | float | None) -> tuple:
     return tensors
 
 
-_PYTORCH = Choice("reference", "PyTorch's operators are the fastest here")
+# As measured on 2 cores of an EPYC (Zen 3): without a graph one native pass against PyTorch's five
+# operators is 0.93 to 1.5 times as fast; with one, its 30 microseconds of Python are worth it from 2^17
+# logits on (1.2 to 1.7 times, forward and backward together).
+_MANY_LOGITS = 1 << 17
+
+_SMALL = Choice("reference", "PyTorch's operators; with a graph, native code pays for many logits only")
+_WEIGHTED = Choice("reference", "PyTorch's operators; weights have not been measured")
+_NATIVE = Choice("cpu", "one native pass instead of PyTorch's several")
 
 
 def _choose(
@@ -73,7 +80,14 @@ def _choose(
     pos_weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Choice:
-    return _PYTORCH
+    if logits.requires_grad and logits.numel() < _MANY_LOGITS and torch.is_grad_enabled() and logits.is_cpu:
+        return _SMALL
+    if weight is not None or pos_weight is not None:
+        return _WEIGHTED
+    given = target if isinstance(target, Tensor) else None
+    if given is not None and (given.shape != logits.shape or given.requires_grad):
+        return _WEIGHTED if given.requires_grad else _SMALL
+    return why_not_native(logits, given) or _NATIVE
 
 
 RULES[bce_with_logits] = _choose

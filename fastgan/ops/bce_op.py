@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastgan.errors import UserError, nearest
 from fastgan.ops.backends import backend, pytorch
-from fastgan.ops.library import autocast, define, differentiate, vectorize
+from fastgan.ops.library import autocast, define, differentiate, eager, is_plain, vectorize
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -112,7 +112,8 @@ class _BCEWithLogits(torch.autograd.Function):
         operands = (logits, target, ctx.value, weight, pos_weight, ctx.reduction)
         if not ctx.has_gradient:
             dlogits = forward(*(_detached(t) for t in operands), True, ctx.impl)[1]
-        return _BCEWithLogitsBackward.apply(dloss, dlogits, *operands), *(None,) * 7
+        run = _eager_backward if is_plain(logits) else _BCEWithLogitsBackward.apply
+        return run(dloss, dlogits, *operands), *(None,) * 7
 
     @staticmethod
     def vmap(info, in_dims, *args):
@@ -171,6 +172,10 @@ differentiate("bce_with_logits_backward", _BCEWithLogitsBackward)
 autocast("bce_with_logits", lambda device: torch.float32)
 
 
+_eager = eager(_BCEWithLogits, _forward)
+_eager_backward = eager(_BCEWithLogitsBackward, _backward)
+
+
 def bce_with_logits(
     logits: Tensor,
     target: Tensor | float,
@@ -179,8 +184,13 @@ def bce_with_logits(
     reduction: str,
     impl: str,
 ) -> Tensor:
-    """Run the op: by its autograd.Function where Python runs, which torch.func wants and costs less."""
-    run = forward if torch.compiler.is_compiling() else _BCEWithLogits.apply
+    """Run the op: for torch.compile by the dispatcher, for torch.func by its function, else directly."""
+    if torch.compiler.is_compiling():
+        run = forward
+    elif is_plain(logits):
+        run = _eager
+    else:
+        run = _BCEWithLogits.apply
     tensor, value = (target, 0.0) if isinstance(target, Tensor) else (None, float(target))
     gradient = logits.requires_grad and torch.is_grad_enabled()
     return run(logits, tensor, value, weight, pos_weight, reduction, gradient, impl)[0]

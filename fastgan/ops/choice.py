@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastgan.errors import UserError, nearest
+from fastgan.ops.library import is_plain
 
 IMPLS = ("auto", "reference", "cpu", "triton")
 
 FUSED_DTYPES = {
-    "cpu": (),
+    "cpu": (torch.float32,),
     "triton": (torch.float32, torch.bfloat16, torch.float16),
 }
 """What the kernels of each implementation compute in."""
@@ -80,6 +82,51 @@ def check_device(impl: str, device: torch.device) -> None:
                 "tensors on a CUDA device",
                 "To interpret the kernels on the CPU, slowly, start Python with TRITON_INTERPRET=1.",
             )
+
+
+_COMPILED = Choice("reference", "PyTorch's operators, which torch.compile fuses with what stands around them")
+_UNTIMED = Choice(
+    "reference", "PyTorch's operators; no GPU has timed the Triton kernels (impl='triton' runs them)"
+)
+_WRAPPED = Choice(
+    "reference", "PyTorch's operators; torch.func, a mode or a subclass has a say in each of them"
+)
+_AUTOCAST = Choice("reference", "PyTorch's operators; autocast has dtypes that no native kernel computes in")
+_UNBUILT = Choice("reference", "PyTorch's operators; there is no native module here (python -m fastgan.info)")
+_DEVICE = Choice("reference", "PyTorch's operators; there is no fused kernel for this device")
+
+
+def why_not_native(*tensors: Tensor | None) -> Choice | None:
+    """Return what auto takes if native code cannot run on these tensors, or should not; None if it may."""
+    if torch.compiler.is_compiling():
+        return _COMPILED
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.is_cuda:
+            return _UNTIMED
+        if not tensor.is_cpu or tensor.layout != torch.strided:
+            return _DEVICE
+        if tensor.dtype != torch.float32:
+            return Choice("reference", f"PyTorch's operators; no native kernel computes in {tensor.dtype}")
+        if not is_plain(tensor):
+            return _WRAPPED
+    if torch.autograd.forward_ad._current_level >= 0:
+        return _WRAPPED
+    if torch.is_autocast_enabled("cpu"):
+        return _AUTOCAST
+    return None if _is_built() else _UNBUILT
+
+
+@cache
+def _is_built() -> bool:
+    from fastgan.kernels import cpu
+
+    try:
+        cpu.native()
+    except UserError:
+        return False
+    return True
 
 
 RULES: dict[Callable[..., Tensor], Callable[..., Choice]] = {}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastgan.errors import UserError
 from fastgan.ops.backends import backend, pytorch
-from fastgan.ops.library import autocast, define, differentiate, vectorize
+from fastgan.ops.library import autocast, define, differentiate, eager, is_plain, vectorize
 from fastgan.ops.reference import linear_leaky_relu_reference
 
 
@@ -35,6 +35,8 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 
 def _rows(tensor: Tensor) -> Tensor:
     """Return a tensor as a matrix, its leading dimensions in one."""
+    if tensor.dim() == 2:
+        return tensor
     return tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
 
 
@@ -46,7 +48,7 @@ def _forward(
 ) -> Tensor:
     _check(x, weight, bias)
     y = backend(impl, x).dense_fwd(_rows(x), weight, bias, negative_slope)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
 
 def _forward_fake(
@@ -67,7 +69,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows = None if x is None else _rows(x)
     dx, dweight, dbias = backend(impl, dy).dense_bwd(_rows(dy), rows, weight, _rows(y), negative_slope, bias)
-    if dx is not None:
+    if dx is not None and dy.dim() != 2:
         dx = dx.view(*dy.shape[:-1], dx.shape[-1])
     return tuple(dy.new_empty(0) if d is None else d for d in (dx, dweight, dbias))
 
@@ -128,7 +130,8 @@ class _LinearLeakyReLU(torch.autograd.Function):
             return (None,) * 5
         x, weight, y = ctx.saved_tensors
         needs_bias = ctx.needs_input_grad[2]
-        dx, dweight, dbias = _LinearLeakyReLUBackward.apply(dy, x, weight, y, ctx.slope, needs_bias, ctx.impl)
+        run = _eager_backward if is_plain(dy) else _LinearLeakyReLUBackward.apply
+        dx, dweight, dbias = run(dy, x, weight, y, ctx.slope, needs_bias, ctx.impl)
         wanted = (dx, weight is not None), (dweight, x is not None), (dbias, needs_bias)
         return *(gradient if is_wanted else None for gradient, is_wanted in wanted), None, None
 
@@ -189,7 +192,12 @@ autocast("linear_leaky_relu", torch.get_autocast_dtype)
 
 
 def linear_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, impl: str) -> Tensor:
-    """Run the op: by its autograd.Function where Python runs, which torch.func wants and costs less."""
+    """Run the op: for torch.compile by the dispatcher, for torch.func by its function, else directly."""
     if torch.compiler.is_compiling():
         return forward(x, weight, bias, slope, impl)
-    return _LinearLeakyReLU.apply(x, weight, bias, slope, impl)
+    run = _eager if is_plain(x) else _LinearLeakyReLU.apply
+    return run(x, weight, bias, slope, impl)
+
+
+_eager = eager(_LinearLeakyReLU, _forward)
+_eager_backward = eager(_LinearLeakyReLUBackward, _backward)

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_leaky_relu_ = torch._C._nn.leaky_relu_  # what F.leaky_relu calls, without its 0.4 microseconds of Python
+# What F.leaky_relu calls, without its 0.4 microseconds of Python.
+_leaky_relu, _leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
+_IN_PLACE_FROM = 1 << 14  # elements: from there on the memory pass that is saved is worth more
 
 
 def linear_leaky_relu_reference(
@@ -17,10 +19,10 @@ def linear_leaky_relu_reference(
     *,
     upcast: torch.dtype | None = None,
 ) -> Tensor:
-    """Return ``leaky_relu(x @ weight.T + bias)``, the activation in place of the product.
+    """Return ``leaky_relu(x @ weight.T + bias)``, in place unless the product is small.
 
-    In place costs nothing: neither op needs the values in between for its gradient, and autograd then keeps
-    one tensor instead of two.
+    Neither operator needs the values in between for its gradient: autograd then keeps one tensor instead of
+    two. Where it keeps nothing, or the product is small, the bookkeeping of a write costs more than it saves.
 
     Args:
         x: ``[..., I]``.
@@ -34,15 +36,12 @@ def linear_leaky_relu_reference(
     """
     if upcast is not None:
         x, weight, bias = _cast(upcast, x, weight, bias)
-    if x.dim() == 2:
-        y = F.linear(x, weight, bias)
-        return _leaky_relu_(y, negative_slope) if negative_slope else torch.relu_(y)
-    # With other than two dimensions F.linear returns a view, and autograd copies when a view is written.
-    if x.dim() == 0:
-        return F.linear(x, weight, bias)  # raises
-    rows = x.reshape(x.shape[:-1].numel(), x.shape[-1])
-    y = linear_leaky_relu_reference(rows, weight, bias, negative_slope)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    y = F.linear(x, weight, bias)
+    # Of other than two dimensions F.linear returns a view, and autograd copies when a view is written.
+    # Compilers decide for themselves what is in place.
+    if y.requires_grad and (torch.compiler.is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM):
+        return _leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
+    return _leaky_relu_(y, negative_slope) if negative_slope else torch.relu_(y)
 
 
 def bce_with_logits_reference(

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "bind_ops.h"
 #include "dispatch.h"
 #include "engine.h"
 #include "sampler.h"
@@ -215,6 +216,7 @@ class BoundSampler {
 
 NB_MODULE(_native, m) {
   m.doc() = "fastgan's native CPU kernels";
+  bind_ops(m);
   m.def("isas", &fastgan::usable_isas, "Instruction sets usable here, best first.");
   m.def("isa", [] { return std::string(fastgan::choose_kernels().name); }, "The one in use (FASTGAN_ISA).");
 

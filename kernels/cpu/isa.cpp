@@ -1,6 +1,7 @@
 // The kernels of one instruction set: compiled once for each, with FASTGAN_NS as its name and the compiler's flags
 // deciding what simd.h sees. Only plain functions leave this file, so nothing compiled for a newer processor
 // can be picked by the linker for an older one.
+#include "op_kernels.h"
 #include "peak.h"
 #include "rows.h"
 
@@ -93,6 +94,10 @@ static void weight_update(Panels a, Panels b, int K, int m0, int m1, int N, cons
 #define FASTGAN_NAME(x) FASTGAN_STRING(x)
 
 namespace FASTGAN_NS {
+static const fastgan::OpKernels op_kernels = {
+    pack, pack_masked, pack_turned, rows_forward, rows_plain, rows_turned, column_sums, bce,
+};
+
 extern const fastgan::Kernels kernels = {
     FASTGAN_NAME(FASTGAN_NS), VW,
     dense, masked, head_gradient,
@@ -101,5 +106,6 @@ extern const fastgan::Kernels kernels = {
     normal, word_row, epoch_index,
     gather<uint8_t>, gather<float>, rows_f32, rows_u8,
     fma,
+    &op_kernels,
 };
 }  // namespace FASTGAN_NS

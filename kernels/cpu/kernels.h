@@ -113,6 +113,8 @@ struct Kernels {
   // At least `flops` multiplications and additions in registers; returns how many. `out` is read and written, which
   // keeps them from being left out.
   long (*fma)(long flops, float* out);
+
+  const struct OpKernels* ops;
 };
 
 }  // namespace fastgan

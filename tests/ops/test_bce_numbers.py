@@ -10,7 +10,7 @@ from helpers.ops_cases import LAYOUTS, Bce, check_bce, plain_bce
 
 from fastgan.ops import bce_with_logits
 
-HERE = ("auto", "reference")
+HERE = ("auto", "reference", "cpu")
 
 
 @pytest.fixture(params=HERE)

@@ -14,6 +14,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_op, dense_op
+from fastgan.ops.backends import pytorch
 
 
 def draw(*shape: int, needs: bool = True) -> torch.Tensor:
@@ -51,18 +52,18 @@ def test_third_derivatives_of_dense(op):
 
 @pytest.mark.parametrize("needed", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
 def test_only_the_gradients_that_are_needed(needed, monkeypatch):
-    """Each subset gives what all give, and the backward op is not asked for more."""
+    """Each subset gives what all give, and the backward kernels are not asked for more."""
     tensors = [draw(4, 3), draw(5, 3), draw(5)]
     everything = grad(dense(*tensors).pow(2).sum(), tensors)
     some = [t.detach().requires_grad_(i in needed) for i, t in enumerate(tensors)]
     asked = []
-    backward = dense_op.backward
+    backward = pytorch.dense_bwd
 
-    def watch(dy, x, weight, y, slope, bias, impl):
+    def watch(dy, x, weight, y, slope, bias):
         asked.append((weight is not None, x is not None, bias))
-        return backward(dy, x, weight, y, slope, bias, impl)
+        return backward(dy, x, weight, y, slope, bias)
 
-    monkeypatch.setattr(dense_op, "backward", watch)
+    monkeypatch.setattr(pytorch, "dense_bwd", watch)
     got = grad(dense(*some).pow(2).sum(), [some[i] for i in needed])
     for gradient, i in zip(got, needed, strict=True):
         torch.testing.assert_close(gradient, everything[i])
