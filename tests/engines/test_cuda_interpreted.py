@@ -22,7 +22,7 @@ WHOLE = {
     "conditional, tanh, smoothed minimax, 2 D steps": BCE
     | dict(condition=True, head="tanh", loss="minimax", label_smoothing=0.3, d_steps=2, reuse_fakes=False),
     "conditional, R1 every step": dict(condition=True, r2=0.0, penalty_every=1, ema=0.0),
-    "several tiles, odd sizes": dict(latent=41, g_hidden=(37,), d_hidden=(35, 66), batch=35, features=70),
+    "several tiles, odd sizes": dict(latent=34, g_hidden=(33,), d_hidden=(35,), batch=34, features=33),
     "float32 data, linear head": dict(head="linear", dtype="float32", features=13, rows=5),
     "width 1, batch 1": dict(batch=1, g_hidden=(1,), d_hidden=(1,), latent=1, features=1, r1=0.0),
 }
