@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gans import Wgan, batches
 from helpers.compare import assert_identical
 from torch import nn
+from wgan import Wgan, batches
 
 from fastgan.errors import UserError
 from fastgan.graphs import capture_alternating

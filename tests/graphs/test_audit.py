@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gans import Wgan, batches
+from wgan import Wgan, batches
 
 from fastgan.graphs import Audit
 

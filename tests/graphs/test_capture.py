@@ -6,10 +6,10 @@ import random
 
 import pytest
 import torch
-from gans import Wgan, batches
 from helpers.compare import assert_identical
 from stand_in import StandIn
 from torch.utils._pytree import tree_flatten
+from wgan import Wgan, batches
 
 from fastgan.errors import UserError
 from fastgan.graphs.capture import Captures

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gans import Wgan, batches
 from helpers.compare import assert_identical
+from wgan import Wgan, batches
 
 pytestmark = [
     pytest.mark.gpu,
