@@ -199,7 +199,7 @@ class BoundSampler {
     const bool is_u8 = nb::try_cast(out, bytes, false);
     if (!is_u8) floats = nb::cast<Out<float>>(out, false);
     const size_t size = is_u8 ? bytes.size() : floats.size(), features = (size_t)sampler_.spec.features;
-    want(size % features == 0, "out: wrong number of elements");
+    want(features > 0 && size % features == 0, "out: wrong number of elements");
     In<int64_t> label;
     if (!labels.is_none()) label = nb::cast<In<int64_t>>(labels);
     want(sampler_.spec.classes == 0 || label.size() == size / features, "labels: one for each row");
@@ -274,7 +274,7 @@ NB_MODULE(_native, m) {
            "Of each operation: update, what it does, inputs, outputs, seconds summed over threads, flops of products.")
       .def_prop_ro("step", &BoundEngine::step);
 
-  nb::class_<BoundSampler>(m, "Sampler", "Rows of a trained generator; see fastgan/generate.py.")
+  nb::class_<BoundSampler>(m, "Sampler", "Rows of a trained generator; see fastgan/sampler.py.")
       .def(nb::init<const nb::dict&, int>(), "options"_a, "threads"_a)
       .def("set", [](BoundSampler& s, int layer, const In<float>& weight, const In<float>& bias) {
         set_layer(s.layer(layer), kParameter, weight, bias);
