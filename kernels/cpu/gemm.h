@@ -29,7 +29,7 @@ INLINE void microkernel(int K, const float* a, long a_panel, const float* b, V (
   };
   int k = 0;
   if constexpr (A == Left::LanesAlongM) {
-    // Unrolled by four, a sixth of the time went to moves between registers at the end of each round (GCC 12).
+    // Unrolled by four, a twentieth of the time went to moves between registers at the end of each round (GCC 12).
     for (; k + 8 <= K; k += 8, a += 8 * PW, b += 8 * PW)
       UNROLL for (int u = 0; u < 8; u++) rank1(a + u * PW, 1, b + u * PW);
     for (; k < K; k++, a += PW, b += PW) rank1(a, 1, b);

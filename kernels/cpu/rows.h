@@ -238,7 +238,7 @@ static void rows_u8(Panels x, Rows rows, int F, float scale, float shift, uint8_
   const float factor = 1.0f / scale;
   row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
     V scaled[NV];
-    UNROLL for (int j = 0; j < NV; j++) scaled[j] = vmin((load(v + j * VW) - shift) * factor, set1(255.0f));
+    UNROLL for (int j = 0; j < NV; j++) scaled[j] = vmin(set1(255.0f), (load(v + j * VW) - shift) * factor);  // keeps NaN
     uint8_t bytes[PW];
     store_bytes(bytes, scaled);  // rounds half to even, as numpy.rint
     copy_stretch(bytes, count, out + (long)r * F + c);
