@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,10 +98,19 @@ class Sampler:
         counts = self.generator.label_counts
         if not counts:
             return None
-        word = noise.words_at(self.seed, Stream.LABELS, _index(index), 1)[:, 0]
+        word = self._words(_index(index))
         total, ends = sum(counts), np.cumsum(counts)
         ends = np.array([int(end) * 2**32 // total for end in ends[:-1]], dtype=np.uint64)
         return np.searchsorted(ends, word, side="right").astype(np.int64)
+
+    def _words(self, index: np.ndarray) -> np.ndarray:
+        if self.engine == "reference":
+            return noise.words_at(self.seed, Stream.LABELS, index, 1)[:, 0]
+        from fastgan.kernels import cpu
+
+        out = np.empty((len(index), 1), np.uint32)
+        cpu.native().words(self.seed, int(Stream.LABELS), index, out)
+        return out[:, 0]
 
     def _rows(
         self, index: range | np.ndarray, labels: int | np.ndarray | None, out: np.ndarray | None = None
@@ -157,12 +165,9 @@ class _Native:
         self.native = native_sampler(generator, sampler.features, sampler.threads)
 
     def fill(self, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
-        """Write the rows ``index`` to ``out``: a call for each stretch of numbers that follow each other."""
-        for start, end in _stretches(index):
-            some = None if labels is None else labels[start:end]
-            self.native.rows(
-                self.seed, int(Stream.SAMPLES), int(index[start]), some, out[start:end], *self.affine
-            )
+        """Write the rows ``index`` to ``out``."""
+        rows = index.start if isinstance(index, range) else index
+        self.native.rows(self.seed, int(Stream.SAMPLES), rows, labels, out, *self.affine)
 
 
 class _Reference:
@@ -251,21 +256,13 @@ def _index(index: np.ndarray) -> np.ndarray:
         raise UserError("index", f"{index.dtype} {list(index.shape)}", "integers [count]")
     if len(index) and not 0 <= index.min() <= index.max() < 2**63 - 1:
         raise UserError("index", f"{index.min()} to {index.max()}", "row numbers from 0 to 2**63 - 2")
-    return index.astype(np.int64)
+    return np.ascontiguousarray(index, np.int64)
 
 
 def _checked_out(out: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     if out.shape != shape or out.dtype != dtype or not (out.flags.c_contiguous and out.flags.writeable):
         raise UserError("out", f"{out.dtype} {list(out.shape)}", f"contiguous {dtype} {list(shape)}")
     return out
-
-
-def _stretches(index: range | np.ndarray) -> list[tuple[int, int]]:
-    """Return (start, end) of each stretch of places whose row numbers go up by one."""
-    if isinstance(index, range):
-        return [(0, len(index))] if index else []
-    breaks = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
-    return [(a, b) for a, b in pairwise(breaks) if a < b]
 
 
 def _rows_in_flight(widths: tuple[int, ...]) -> int:

@@ -159,9 +159,9 @@ def test_seeds_differ(engine, generator):
 # ---- labels
 
 
-def test_labels_are_drawn_as_the_data_had_them():
+def test_labels_are_drawn_as_the_data_had_them(engine):
     counts = (1000, 0, 250, 8750)
-    sampler = Sampler(generator_of(spec_of(5, 4), counts=counts))
+    sampler = Sampler(generator_of(spec_of(5, 4), counts=counts), engine=engine)
     labels = sampler.labels(0, 200_000)
     assert labels.dtype == np.int64
     shares = np.bincount(labels, minlength=4) / 200_000
@@ -171,11 +171,16 @@ def test_labels_are_drawn_as_the_data_had_them():
     index = np.array([5, 3, 2**62, 3])
     assert sampler.labels_at(index).tolist() == [sampler.labels(i, 1)[0] for i in index]
     assert (Sampler(sampler.generator, 4).labels(0, 1000) != labels[:1000]).any()
+    for other in ENGINES:
+        same = Sampler(sampler.generator, engine=other)
+        np.testing.assert_array_equal(
+            same.labels_at(np.arange(2**33, 0, -(2**27))), sampler.labels_at(np.arange(2**33, 0, -(2**27)))
+        )
 
 
 @pytest.mark.parametrize("counts", [(1,), (0, 0, 7, 0), (2**40, 1), (1, 2**40, 2**40)])
 def test_labels_at_the_ends_of_the_words(monkeypatch, counts):
-    sampler = Sampler(generator_of(spec_of(5, len(counts)), counts=counts))
+    sampler = Sampler(generator_of(spec_of(5, len(counts)), counts=counts), engine="reference")
     words = np.array([[0], [2**32 - 1], [2**31], [2**31 - 1]], np.uint32)
     monkeypatch.setattr(noise, "words_at", lambda seed, stream, row, columns: words)
     total = sum(counts)

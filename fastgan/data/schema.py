@@ -49,7 +49,7 @@ class Schema:
         if self.dtype == "float32":
             return rows.astype(np.float32, copy=False)
         scale, shift = self.affine(head)
-        return np.clip(np.rint((rows - shift) / scale), 0, 255).astype(np.uint8)
+        return np.fmin(np.fmax(np.rint((rows - shift) / scale), 0), 255).astype(np.uint8)  # NaN: 0
 
     def shades(self, rows: np.ndarray, head: str) -> np.ndarray:
         """Turn stored rows of images into uint8: pixels as they are, floats from the range of the head."""

@@ -64,8 +64,8 @@ class VirtualDataset(_Rows, Dataset):
 
     An item is a tensor ``[*shape]`` of the data's own dtype (images: uint8, ``[height, width]`` or ``[height,
     width, 3]``), and with labels a pair ``(tensor, label)``, the label an index into ``classes``. Whole
-    batches are computed at once (``__getitems__``). Rows of neighbouring numbers are several times as fast as
-    scattered ones, and as rows are independent of each other, ``shuffle=True`` changes nothing but that.
+    batches are computed at once (``__getitems__``), in any order at the same speed. As rows are independent of
+    each other, ``shuffle=True`` changes nothing but their order.
 
     Works in a ``DataLoader`` with any number of workers, started by fork or spawn, and under any sampler.
 
@@ -107,8 +107,6 @@ class VirtualDataset(_Rows, Dataset):
         index = np.where(index < 0, index + self.length, index)
         if len(index) and not (index.min() >= 0 and index.max() < self.length):
             raise IndexError(f"index: got {index.min()} to {index.max()}; wanted 0 to {self.length - 1}")
-        if len(index) and (np.diff(index) == 1).all():
-            return self.items(range(int(index[0]), int(index[0]) + len(index)))
         return self.items(index)
 
 

@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <numeric>
 #include <stdexcept>
 
@@ -31,6 +32,15 @@ void want(bool ok, const char* message) {
   if (!ok) throw std::invalid_argument(message);
 }
 
+bool positive(const std::vector<int>& widths) {
+  return !widths.empty() && std::all_of(widths.begin(), widths.end(), [](int width) { return width > 0; });
+}
+
+int team(int threads) {
+  want(threads > 0, "threads: at least one");
+  return threads;
+}
+
 Spec spec_of(const nb::dict& options) {
   auto get = [&](const char* name) { return options[name]; };
   Spec s;
@@ -41,6 +51,10 @@ Spec spec_of(const nb::dict& options) {
   s.slope = nb::cast<float>(get("slope"));
   s.head = static_cast<fastgan::Activation>(nb::cast<int>(get("head")));
   s.batch = nb::cast<int>(get("batch"));
+  // Sizes are counts, and some of them divisors.
+  want(s.latent > 0 && s.features > 0 && s.classes >= 0, "latent, features, classes: at least 1, 1 and 0");
+  want(positive(s.g_hidden), "g_hidden: at least one width, all of them at least 1");
+  want(s.batch > 0, "batch: at least one row");
   if (!options.contains("loss")) return s;  // a sampler needs no more
   s.d_hidden = nb::cast<std::vector<int>>(get("d_hidden"));
   s.loss = static_cast<fastgan::Loss>(nb::cast<int>(get("loss")));
@@ -54,7 +68,19 @@ Spec spec_of(const nb::dict& options) {
   s.beta2 = nb::cast<double>(get("beta2"));
   s.eps = nb::cast<double>(get("eps"));
   s.average = nb::cast<bool>(get("average"));
+  want(positive(s.d_hidden), "d_hidden: at least one width, all of them at least 1");
+  want(s.penalty_every > 0 && s.d_steps > 0, "penalty_every, d_steps: at least 1");
   return s;
+}
+
+// Numbers of `count` rows: that of the first, or an int64 array, which `index` keeps alive.
+fastgan::RowNumbers numbers_of(const nb::object& rows, size_t count, In<int64_t>& index) {
+  uint64_t first = 0;
+  if (nb::try_cast(rows, first, false)) return {first};
+  want(nb::try_cast(rows, index, false), "rows: the number of the first, or int64 [count]");
+  want(index.ndim() == 1 && index.size() == count, "rows: one number for each row of out");
+  want(std::all_of(index.data(), index.data() + count, [](int64_t row) { return row >= 0; }), "rows: from 0 on");
+  return {0, index.data()};
 }
 
 enum Kind { kParameter, kFirstMoment, kSecondMoment, kAverage };
@@ -92,7 +118,10 @@ void get_layer(const Layer& layer, int kind, const Out<float>& weight, const Out
 class BoundEngine {
  public:
   BoundEngine(const nb::dict& options, AnyRows rows, nb::object labels, double scale, double shift, int threads)
-      : rows_(rows), engine_(spec_of(options), data_of(rows, labels, scale, shift), threads) {}
+      : rows_(rows), engine_(spec_of(options), data_of(rows, labels, scale, shift), team(threads)) {
+    want(rows_.shape(1) == (size_t)engine_.plan.spec.features, "rows: as many columns as features");
+    want(!engine_.plan.spec.classes || labels_.size(), "labels: one for each row");
+  }
 
   void set(int network, int layer, int kind, const In<float>& weight, const In<float>& bias) {
     const Guard guard(*this);
@@ -173,7 +202,7 @@ class BoundEngine {
     data.scale = (float)scale;
     data.shift = (float)shift;
     if (!labels.is_none()) {
-      labels_ = nb::cast<In<int64_t>>(labels);
+      want(nb::try_cast(labels, labels_, false), "labels: int64 [rows]");
       want(labels_.size() == data.size, "labels: one for each row");
       data.labels = labels_.data();
     }
@@ -188,23 +217,24 @@ class BoundEngine {
 
 class BoundSampler {
  public:
-  BoundSampler(const nb::dict& options, int threads) : sampler_(spec_of(options), threads) {}
+  BoundSampler(const nb::dict& options, int threads) : sampler_(spec_of(options), team(threads)) {}
 
   const Layer& layer(int i) { return layer_at(sampler_.layers, i); }
 
-  void rows(uint64_t seed, uint32_t stream, uint64_t first, nb::object labels, nb::object out, double scale,
+  void rows(uint64_t seed, uint32_t stream, nb::object rows, nb::object labels, nb::object out, double scale,
             double shift) {
     Out<uint8_t> bytes;
     Out<float> floats;
     const bool is_u8 = nb::try_cast(out, bytes, false);
     if (!is_u8) floats = nb::cast<Out<float>>(out, false);
     const size_t size = is_u8 ? bytes.size() : floats.size(), features = (size_t)sampler_.spec.features;
-    want(features > 0 && size % features == 0, "out: wrong number of elements");
-    In<int64_t> label;
-    if (!labels.is_none()) label = nb::cast<In<int64_t>>(labels);
+    want(size % features == 0, "out: wrong number of elements");
+    In<int64_t> label, index;
+    const fastgan::RowNumbers numbers = numbers_of(rows, size / features, index);
+    want(labels.is_none() || nb::try_cast(labels, label, false), "labels: int64 [count]");
     want(sampler_.spec.classes == 0 || label.size() == size / features, "labels: one for each row");
     nb::gil_scoped_release release;
-    sampler_.rows(seed, stream, first, (long)(size / features), label.data(), is_u8 ? bytes.data() : nullptr,
+    sampler_.rows(seed, stream, numbers, (long)(size / features), label.data(), is_u8 ? bytes.data() : nullptr,
                   is_u8 ? nullptr : floats.data(), (float)scale, (float)shift);
   }
 
@@ -220,14 +250,21 @@ NB_MODULE(_native, m) {
   m.def("isas", &fastgan::usable_isas, "Instruction sets usable here, best first.");
   m.def("isa", [] { return std::string(fastgan::choose_kernels().name); }, "The one in use (FASTGAN_ISA).");
 
-  m.def("words", [](uint64_t seed, uint32_t stream, uint64_t first_row, const Out<uint32_t>& out) {
+  m.def("words", [](uint64_t seed, uint32_t stream, nb::object rows, const Out<uint32_t>& out) {
     want(out.ndim() == 2, "out: a matrix");
-    for (size_t r = 0; r < out.shape(0); r++)
-      fastgan::choose_kernels().words(seed, stream, first_row + r, (int)out.shape(1), out.data() + r * out.shape(1));
-  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a.noconvert(), "noise.words, into uint32 [rows, columns].");
+    In<int64_t> index;
+    const fastgan::RowNumbers numbers = numbers_of(rows, out.shape(0), index);
+    const fastgan::Kernels& kernels = fastgan::choose_kernels();
+    for (size_t r = 0; r < out.shape(0); r++) {
+      const uint64_t row = numbers.index ? (uint64_t)numbers.index[r] : numbers.first + r;
+      kernels.words(seed, stream, row, (int)out.shape(1), out.data() + r * out.shape(1));
+    }
+  }, "seed"_a, "stream"_a, "rows"_a, "out"_a.noconvert(), "noise.words and words_at, into uint32 [rows, columns].");
 
-  m.def("normal", [](uint64_t seed, uint32_t stream, uint64_t first_row, const Out<float>& out) {
+  m.def("normal", [](uint64_t seed, uint32_t stream, nb::object numbered, const Out<float>& out) {
     want(out.ndim() == 2, "out: a matrix");
+    In<int64_t> index;
+    const fastgan::RowNumbers numbers = numbers_of(numbered, out.shape(0), index);
     const int rows = (int)out.shape(0), columns = (int)out.shape(1);
     fastgan::Arena arena;
     const fastgan::Kernels& kernels = fastgan::choose_kernels();
@@ -235,11 +272,11 @@ NB_MODULE(_native, m) {
     const fastgan::Panels panels = arena.by_column(block, columns), turned = arena.by_row(block, columns);
     for (int r = 0; r < rows; r += block) {
       const fastgan::Rows some{0, std::min(block, rows - r)};
-      kernels.normal(seed, stream, first_row + (uint64_t)r, panels, some, columns);
+      kernels.normal(seed, stream, numbers.from(r), panels, some, columns);
       kernels.turn(panels, turned, some, columns);
       kernels.rows_f32(turned, some, columns, out.data() + (long)r * columns);
     }
-  }, "seed"_a, "stream"_a, "first_row"_a, "out"_a.noconvert(), "noise.normal, into float32 [rows, columns].");
+  }, "seed"_a, "stream"_a, "rows"_a, "out"_a.noconvert(), "noise.normal and normal_at, into float32 [rows, columns].");
 
   m.def("epoch_index", [](uint64_t seed, uint64_t first, uint64_t size, const Out<int64_t>& out) {
     want(size > 0, "size: at least one data row");
@@ -247,7 +284,7 @@ NB_MODULE(_native, m) {
   }, "seed"_a, "first"_a, "size"_a, "out"_a.noconvert(), "noise.epoch_index, into int64 [count].");
 
   m.def("fma", [](int threads, long flops) {
-    want(threads > 0, "threads: at least one");
+    team(threads);
     const fastgan::Kernels& kernels = fastgan::choose_kernels();
     fastgan::Pool pool(threads);
     std::vector<long> done((size_t)threads);
@@ -279,6 +316,6 @@ NB_MODULE(_native, m) {
       .def("set", [](BoundSampler& s, int layer, const In<float>& weight, const In<float>& bias) {
         set_layer(s.layer(layer), kParameter, weight, bias);
       }, "layer"_a, "weight"_a, "bias"_a)
-      .def("rows", &BoundSampler::rows, "seed"_a, "stream"_a, "first"_a, "labels"_a.none(), "out"_a.noconvert(), "scale"_a,
+      .def("rows", &BoundSampler::rows, "seed"_a, "stream"_a, "rows"_a, "labels"_a.none(), "out"_a.noconvert(), "scale"_a,
            "shift"_a);
 }

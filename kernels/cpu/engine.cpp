@@ -125,7 +125,7 @@ void Engine::run_row_op(const RowOp& op, Rows rows, uint64_t update) {
     case RowOp::kGather:
       return gather(op, rows, update);
     case RowOp::kNoise:
-      return kernels.normal(seed, op.stream, update * (uint64_t)spec.batch, op.y, rows, spec.latent);
+      return kernels.normal(seed, op.stream, {update * (uint64_t)spec.batch}, op.y, rows, spec.latent);
     case RowOp::kLabels:
       return one_hot(op.y, rows, op.column, spec.classes, plan.labels);
     case RowOp::kDense:

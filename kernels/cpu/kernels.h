@@ -38,6 +38,15 @@ struct Rows {
   int begin, end, second = 0;
 };
 
+// Numbers of rows, of which their noise is a function: `first` and those that follow it, or one for each row.
+struct RowNumbers {
+  uint64_t first = 0;
+  const int64_t* index = nullptr;
+
+  // Those of the rows from `row` on.
+  RowNumbers from(long row) const { return index ? RowNumbers{0, index + row} : RowNumbers{first + (uint64_t)row}; }
+};
+
 // Scalars of one Adam update (Kingma & Ba 2015, algorithm 1, with the bias corrections folded in).
 struct Adam {
   float beta1, beta2, rest1, rest2;  // betas and 1 - beta, each rounded once
@@ -99,8 +108,8 @@ struct Kernels {
   // The same matrix with its lanes along rows
   void (*turn)(Panels from, Panels to, Rows, int columns);
 
-  // Row r of `out` gets row first_row + r of the stream. Lanes along columns.
-  void (*normal)(uint64_t seed, uint32_t stream, uint64_t first_row, Panels out, Rows, int columns);
+  // Row r of `out` gets the r-th of the numbered rows of the stream. Lanes along columns.
+  void (*normal)(uint64_t seed, uint32_t stream, RowNumbers, Panels out, Rows, int columns);
   void (*words)(uint64_t seed, uint32_t stream, uint64_t row, int columns, uint32_t* out);
   void (*epoch_index)(uint64_t seed, uint64_t first, int count, uint64_t size, int64_t* out);
   // X[r] = data[index[r]] * scale + shift, F columns. Lanes along rows.

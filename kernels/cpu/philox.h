@@ -1,6 +1,7 @@
 // The randomness contract, natively: fastgan/noise.py is its definition and says what each number is for.
 // Integers are bit-equal to it, normals equal to rounding.
 #pragma once
+#include "kernels.h"
 #include "vmath.h"
 
 namespace FASTGAN_NS {
@@ -34,19 +35,26 @@ INLINE void philox(VU (&c)[G][4], uint64_t seed) {
   }
 }
 
-// The counters of VW blocks: `row` differs by lane through `row_offset`, `quad` (column / 4) likewise.
-INLINE void counters(uint32_t stream, uint64_t row, VU row_offset, VU quad, VU (&c)[4]) {
-  const VU low = row_offset + (uint32_t)row;
-  c[0] = quad;
-  c[1] = low;
-  c[2] = (VU{} + (uint32_t)(row >> 32)) - (VU)(low < row_offset);  // a true lane is -1: the carry
-  c[3] = VU{} + stream;
-}
-
 INLINE VU lanes() {
   VU v;
   for (uint32_t i = 0; i < (uint32_t)VW; i++) v[i] = i;
   return v;
+}
+
+// Four neighbouring lanes have a row: the numbers of VW / 4 rows from `r` on, of `rows`; beyond these, any.
+INLINE void row_counters(const fastgan::RowNumbers& numbers, int r, int rows, VU& low, VU& high) {
+  if (numbers.index) {
+    for (int i = 0; i < VW; i++) {
+      const uint64_t row = (uint64_t)numbers.index[r + i / 4 < rows ? r + i / 4 : rows - 1];
+      low[i] = (uint32_t)row;
+      high[i] = (uint32_t)(row >> 32);
+    }
+  } else {
+    const uint64_t row = numbers.first + (uint64_t)r;
+    const VU offset = lanes() / 4;
+    low = offset + (uint32_t)row;
+    high = (VU{} + (uint32_t)(row >> 32)) - (VU)(low < offset);  // a true lane is -1: the carry
+  }
 }
 
 INLINE void box_muller(const VU (&w)[4], V (&y)[4]) {
@@ -63,14 +71,17 @@ INLINE void box_muller(const VU (&w)[4], V (&y)[4]) {
 
 // Fill rows of one panel (16 columns from `column`) with normals: out[r * 16 + c] for r < rows.
 // A vector holds VW / 4 rows of the panel; the last vectors may compute rows that are not asked for.
-static void normal_panel(uint64_t seed, uint32_t stream, uint64_t first_row, int rows, int column, float* out) {
+static void normal_panel(uint64_t seed, uint32_t stream, fastgan::RowNumbers numbers, int rows, int column, float* out) {
   constexpr int step = VW / 4, groups = 4;
-  const VU row_offset = lanes() / 4, quad = lanes() % 4 + (uint32_t)column / 4;
+  const VU quad = lanes() % 4 + (uint32_t)column / 4;
   alignas(64) float last[VW * 4];
   for (int r = 0; r < rows; r += step * groups) {
     VU words[groups][4];
-    for (int g = 0; g < groups; g++)
-      counters(stream, first_row + (uint64_t)(r + g * step), row_offset, quad, words[g]);
+    for (int g = 0; g < groups; g++) {
+      words[g][0] = quad;
+      row_counters(numbers, r + g * step, rows, words[g][1], words[g][2]);
+      words[g][3] = VU{} + stream;
+    }
     philox(words, seed);
     for (int g = 0, row = r; g < groups && row < rows; g++, row += step) {
       V y[4];
@@ -88,8 +99,7 @@ static void normal_panel(uint64_t seed, uint32_t stream, uint64_t first_row, int
 // Raw words of a row, all columns: out[0 .. columns).
 static void word_row(uint64_t seed, uint32_t stream, uint64_t row, int columns, uint32_t* out) {
   for (int column = 0; column < columns; column += 4 * VW) {
-    VU c[1][4];
-    counters(stream, row, VU{}, lanes() + (uint32_t)column / 4, c[0]);
+    VU c[1][4] = {{lanes() + (uint32_t)column / 4, VU{} + (uint32_t)row, VU{} + (uint32_t)(row >> 32), VU{} + stream}};
     philox(c, seed);
     for (int i = 0; i < 4 * VW && column + i < columns; i++) out[column + i] = c[0][i % 4][i / 4];
   }

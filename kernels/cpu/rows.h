@@ -9,6 +9,7 @@ namespace FASTGAN_NS {
 using fastgan::Adam;
 using fastgan::LossRows;
 using fastgan::Panels;
+using fastgan::RowNumbers;
 using fastgan::Rows;
 using fastgan::Weights;
 
@@ -170,9 +171,9 @@ static void turn(Panels from, Panels to, Rows rows, int columns) {
       transpose16(from.p + n * from.panel + (long)r * PW, to.p + r / PW * to.panel + n * PW * PW);
 }
 
-static void normal(uint64_t seed, uint32_t stream, uint64_t first_row, Panels out, Rows rows, int columns) {
+static void normal(uint64_t seed, uint32_t stream, RowNumbers numbers, Panels out, Rows rows, int columns) {
   for (int n = 0; n < panels(columns); n++)
-    normal_panel(seed, stream, first_row + (uint64_t)rows.begin, rows.end - rows.begin, n * PW,
+    normal_panel(seed, stream, numbers.from(rows.begin), rows.end - rows.begin, n * PW,
                  out.p + n * out.panel + (long)rows.begin * PW);
 }
 

@@ -21,18 +21,18 @@ Sampler::Sampler(const Spec& s, int threads) : kernels(choose_kernels()), spec(s
   }
 }
 
-void Sampler::rows(uint64_t seed, uint32_t stream, uint64_t first, long count, const int64_t* labels,
+void Sampler::rows(uint64_t seed, uint32_t stream, RowNumbers numbers, long count, const int64_t* labels,
                    uint8_t* out_u8, float* out_f32, float scale, float shift) {
-  pool_.run([&](int thread) { work(thread, seed, stream, first, count, labels, out_u8, out_f32, scale, shift); });
+  pool_.run([&](int thread) { work(thread, seed, stream, numbers, count, labels, out_u8, out_f32, scale, shift); });
 }
 
-void Sampler::work(int thread, uint64_t seed, uint32_t stream, uint64_t first, long count, const int64_t* labels,
+void Sampler::work(int thread, uint64_t seed, uint32_t stream, RowNumbers numbers, long count, const int64_t* labels,
                    uint8_t* out_u8, float* out_f32, float scale, float shift) {
   const Buffers& b = buffers_[(size_t)thread];
   const long end = count * (thread + 1) / pool_.size();
   for (long at = count * thread / pool_.size(); at < end; at += spec.batch) {
     const Rows rows{0, (int)std::min<long>(spec.batch, end - at)};
-    kernels.normal(seed, stream, first + (uint64_t)at, b.input, rows, spec.latent);
+    kernels.normal(seed, stream, numbers.from(at), b.input, rows, spec.latent);
     if (spec.classes) one_hot(b.input, rows, spec.latent, spec.classes, labels + at);
     for (size_t i = 0; i < b.hidden.size(); i++) {
       const Layer& layer = layers[i];

@@ -15,13 +15,13 @@ class Sampler {
   const Spec spec;
   std::vector<Layer> layers;
 
-  // Rows [first, first + count) of stream `stream`, row-major: uint8 ((x - shift) / scale, rounded) or float32.
+  // `count` numbered rows of stream `stream`, row-major: uint8 ((x - shift) / scale, rounded) or float32.
   // `labels` [count] for a conditional generator, else null.
-  void rows(uint64_t seed, uint32_t stream, uint64_t first, long count, const int64_t* labels, uint8_t* out_u8,
+  void rows(uint64_t seed, uint32_t stream, RowNumbers numbers, long count, const int64_t* labels, uint8_t* out_u8,
             float* out_f32, float scale, float shift);
 
  private:
-  void work(int thread, uint64_t seed, uint32_t stream, uint64_t first, long count, const int64_t* labels,
+  void work(int thread, uint64_t seed, uint32_t stream, RowNumbers numbers, long count, const int64_t* labels,
             uint8_t* out_u8, float* out_f32, float scale, float shift);
 
   struct Buffers {

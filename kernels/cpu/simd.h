@@ -130,7 +130,7 @@ INLINE Pack<N> negated(const Pack<N>& a) { return each<N>([&](int i) { return ne
 
 // On a vector or on several: within [low, high]; |x|; x times 2 to the integer in the low bits of n; x with the sign of
 // y; a where x < limit, else b.
-INLINE V clamp(V x, float low, float high) { return vmin(vmax(x, set1(low)), set1(high)); }
+INLINE V clamp(V x, float low, float high) { return vmin(set1(high), vmax(set1(low), x)); }  // keeps NaN
 INLINE V ldexp(V x, V n) { return (V)((VU)x + ((VU)n << 23)); }
 INLINE V with_sign(V x, V y) { return (V)((VI)x | ((VI)y & (int32_t)0x80000000)); }
 INLINE V where_less(V x, float limit, V a, V b) { return x < limit ? a : b; }

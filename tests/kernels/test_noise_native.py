@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgan import noise
+from fastgan.data.schema import Schema
 from fastgan.engines.native import native_spec
 from fastgan.models import Generator
 from fastgan.sampler import native_sampler
@@ -64,6 +65,16 @@ class TestRandomness:
         got = filled((rows, columns), np.float32, module.normal, seed, stream, first_row)
         assert_rounded(got, noise.normal(seed, stream, first_row, rows, columns))
 
+    @given(SEEDS, STREAMS, st.lists(ROWS, max_size=40), COLUMNS)
+    def test_rows_of_any_numbers_are_the_same_bits(self, module, seed, stream, rows, columns):
+        index, shape = np.array(rows, np.int64), (len(rows), columns)
+        words = filled(shape, np.uint32, module.words, seed, stream, index)
+        np.testing.assert_array_equal(words, noise.words_at(seed, stream, index, columns))
+        normals = filled(shape, np.float32, module.normal, seed, stream, index)
+        for row, got in zip(rows, normals, strict=True):
+            alone = filled((1, columns), np.float32, module.normal, seed, stream, row)
+            np.testing.assert_array_equal(got, alone[0])
+
     def test_many_normals(self, module):
         got = filled((3000, 333), np.float32, module.normal, 5, 4, 2**32 - 1500)
         wanted = noise.normal(5, 4, 2**32 - 1500, 3000, 333)
@@ -100,6 +111,26 @@ def test_instruction_sets_agree_on_integers_with_rows_beyond_32_bits(monkeypatch
 def test_arrays_that_cannot_be_filled_in_place_are_refused(out):
     with pytest.raises((TypeError, ValueError)):
         native().words(0, 0, 0, out)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.array([3, -1]), "from 0 on"),
+        (np.array([3]), "one number for each row"),
+        (np.array([[3, 1]]), "one number for each row"),
+        (np.array([3.0, 1.0]), "int64"),
+        (np.array([3, 1], np.int32), "int64"),
+        (np.array([3, 1, 2])[::2], "int64"),
+        (-1, "int64"),
+        (1.5, "int64"),
+        ([3, 1], "int64"),
+    ],
+)
+def test_other_numbers_of_rows_are_refused(rows, message):
+    for function, dtype in ((native().words, np.uint32), (native().normal, np.float32)):
+        with pytest.raises(ValueError, match=f"rows: .*{message}"):
+            function(0, 0, rows, np.empty((2, 3), dtype))
 
 
 def test_no_data_has_no_epochs():
@@ -172,6 +203,23 @@ def test_bytes_are_clamped_and_ties_go_to_even():
     assert sampled(sampler, spec, 3, dtype=np.uint8).tolist() == [expected] * 3
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "tanh", "linear"])
+def test_values_that_are_not_numbers_become_the_byte_0(module, head):
+    """In whole vectors and in the stretch that is shorter than one."""
+    spec = ModelSpec(latent=3, features=21, classes=0, g_hidden=(4,), d_hidden=(1,), slope=0.2, head=head)
+    sampler = module.Sampler(native_spec(spec, 16), 1)
+    bias = np.full(21, np.nan, np.float32)
+    bias[[5, 17]] = 0.25
+    sampler.set(0, np.zeros((4, 3), np.float32), np.zeros(4, np.float32))
+    sampler.set(1, np.zeros((21, 4), np.float32), bias)
+    schema = Schema("array", (21,), "uint8")
+    floats = sampled(sampler, spec, 19)
+    np.testing.assert_array_equal(np.isnan(floats), np.tile(np.isnan(bias), (19, 1)))
+    bytes_ = sampled(sampler, spec, 19, dtype=np.uint8, head=schema.affine(head))
+    np.testing.assert_array_equal(bytes_ == 0, np.isnan(floats))
+    np.testing.assert_array_equal(schema.decode(floats, head), bytes_)
+
+
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_a_row_is_the_same_bits_whatever_is_asked_for_with_it(module, classes, dtype):
@@ -186,6 +234,11 @@ def test_a_row_is_the_same_bits_whatever_is_asked_for_with_it(module, classes, d
             labels = labels_of(spec.classes, first, rows)
             part = sampled(sampler, spec, rows, first=first, labels=labels, dtype=dtype, head=head)
             np.testing.assert_array_equal(part, whole[first : first + rows])
+        index = np.random.default_rng(batch).integers(0, 200, 150)
+        labels = labels_of(spec.classes, 0, 200)
+        labels = None if labels is None else labels[index]
+        part = sampled(sampler, spec, 150, first=index, labels=labels, dtype=dtype, head=head)
+        np.testing.assert_array_equal(part, whole[index])
 
 
 def test_a_sampler_refuses_what_does_not_fit():
@@ -198,6 +251,12 @@ def test_a_sampler_refuses_what_does_not_fit():
             sampler.rows(0, 4, 0, np.zeros(3, np.int64), out, 1.0, 0.0)
     with pytest.raises(ValueError, match="out"):
         sampler.rows(0, 4, 0, np.zeros(3, np.int64), np.empty(17, np.float32), 1.0, 0.0)
+    for labels in (np.zeros(2, np.int64), np.zeros(3), np.zeros(3, np.int32)):
+        with pytest.raises(ValueError, match="labels"):
+            sampler.rows(0, 4, 0, labels, np.empty((3, 6), np.float32), 1.0, 0.0)
+    for rows in (np.zeros(2, np.int64), np.zeros(3), np.array([0, -1, 0]), -1):
+        with pytest.raises(ValueError, match="rows"):
+            sampler.rows(0, 4, rows, np.zeros(3, np.int64), np.empty((3, 6), np.float32), 1.0, 0.0)
     with pytest.raises(ValueError, match="weight"):
         sampler.set(0, np.empty((5, 5), np.float32), np.empty(5, np.float32))
     with pytest.raises(ValueError, match="layer"):

@@ -158,13 +158,17 @@ void stop_from_outside() {
 }
 
 template <class T>
-std::vector<T> generate(const Case& c, int threads, int batch, int first, int count) {
+std::vector<T> generate(const Case& c, int threads, int batch, int first, int count, bool by_index = false) {
   Spec spec = c.spec;
   spec.batch = batch;
   Sampler sampler(spec, threads);
   fill(sampler.layers, 2);
-  std::vector<int64_t> labels((size_t)count);
-  for (int i = 0; i < count; i++) labels[(size_t)i] = spec.classes ? (first + i) % spec.classes : 0;
+  std::vector<int64_t> labels((size_t)count), index((size_t)count);
+  for (int i = 0; i < count; i++) {
+    labels[(size_t)i] = spec.classes ? (first + i) % spec.classes : 0;
+    index[(size_t)i] = first + i;
+  }
+  const RowNumbers numbers = by_index ? RowNumbers{0, index.data()} : RowNumbers{(uint64_t)first};
   std::vector<T> out((size_t)count * (size_t)spec.features);
   uint8_t* bytes = nullptr;
   float* floats = nullptr;
@@ -172,15 +176,18 @@ std::vector<T> generate(const Case& c, int threads, int batch, int first, int co
     bytes = out.data();
   else
     floats = out.data();
-  sampler.rows(9, 4, (uint64_t)first, count, spec.classes ? labels.data() : nullptr, bytes, floats, 1 / 255.0f, 0);
+  sampler.rows(9, 4, numbers, count, spec.classes ? labels.data() : nullptr, bytes, floats, 1 / 255.0f, 0);
   return out;
 }
 
 template <class T>
 void check_rows(const Case& c) {
-  const std::vector<T> whole = generate<T>(c, 1, 64, 0, 70), part = generate<T>(c, 3, 17, 30, 33);
-  check(!std::memcmp(part.data(), whole.data() + 30 * c.spec.features, part.size() * sizeof(T)),
-        "generated rows: the same whatever is generated with them");
+  const std::vector<T> whole = generate<T>(c, 1, 64, 0, 70);
+  for (bool by_index : {false, true}) {
+    const std::vector<T> part = generate<T>(c, 3, 17, 30, 33, by_index);
+    check(!std::memcmp(part.data(), whole.data() + 30 * c.spec.features, part.size() * sizeof(T)),
+          "generated rows: the same whatever is generated with them");
+  }
 }
 
 void noise() {
