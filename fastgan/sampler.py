@@ -56,6 +56,7 @@ class Sampler:
         self.generator, self.features, self.threads = generator, features, threads
         self.seed = whole("seed", generator.seed if seed is None else seed, 0, 2**63 - 1)
         self.engine = _choose(engine)
+        self._ends = _ends(generator.label_counts)
         self._forward: tuple[int, threading.Lock, Any] | None = None
 
     def rows(
@@ -95,13 +96,10 @@ class Sampler:
 
     def labels_at(self, index: np.ndarray) -> np.ndarray | None:
         """Return the labels of rows in any order: as :meth:`labels`, for ``index``, integers ``[count]``."""
-        counts = self.generator.label_counts
-        if not counts:
+        if self._ends is None:
             return None
-        word = self._words(_index(index))
-        total, ends = sum(counts), np.cumsum(counts)
-        ends = np.array([int(end) * 2**32 // total for end in ends[:-1]], dtype=np.uint64)
-        return np.searchsorted(ends, word, side="right").astype(np.int64)
+        words = self._words(_index(index)).astype(np.uint64)  # as the ends are: NumPy converts slowly
+        return np.searchsorted(self._ends, words, side="right").astype(np.int64, copy=False)
 
     def _words(self, index: np.ndarray) -> np.ndarray:
         if self.engine == "reference":
@@ -257,6 +255,14 @@ def _index(index: np.ndarray) -> np.ndarray:
     if len(index) and not 0 <= index.min() <= index.max() < 2**63 - 1:
         raise UserError("index", f"{index.min()} to {index.max()}", "row numbers from 0 to 2**63 - 2")
     return np.ascontiguousarray(index, np.int64)
+
+
+def _ends(counts: tuple[int, ...]) -> np.ndarray | None:
+    """Return the word that each class but the last ends before, ``[classes - 1]``; None without labels."""
+    if not counts:
+        return None
+    total, ends = sum(counts), np.cumsum(counts)[:-1]
+    return np.array([int(end) * 2**32 // total for end in ends], dtype=np.uint64)  # 2**32 is possible
 
 
 def _checked_out(out: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
