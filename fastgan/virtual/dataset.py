@@ -64,8 +64,8 @@ class VirtualDataset(_Rows, Dataset):
 
     An item is a tensor ``[*shape]`` of the data's own dtype (images: uint8, ``[height, width]`` or ``[height,
     width, 3]``), and with labels a pair ``(tensor, label)``, the label an index into ``classes``. Whole
-    batches are computed at once (``__getitems__``), in any order at the same speed. As rows are independent of
-    each other, ``shuffle=True`` changes nothing but their order.
+    batches are computed at once (``__getitems__``), in any order at the same speed. As rows are independent
+    of each other, ``shuffle=True`` changes nothing but their order.
 
     Works in a ``DataLoader`` with any number of workers, started by fork or spawn, and under any sampler.
 
