@@ -48,10 +48,8 @@ def _group(
             for peer, title in (("Auto", "fastgan"), ("Plain", "plain PyTorch"))
         )
         rows.append(Row(plain, auto, f"plain / fastgan, batch {batch}"))
-    rounds = min(options.rounds, 9)
-    return Group(
-        name, title, rows, rounds=rounds, seconds=0.1 * options.seconds, figure=figure | {"batches": batches}
-    )
+    short = dict(rounds=min(options.rounds, 15), seconds=0.2 * options.seconds)
+    return Group(name, title, rows, figure=figure | {"batches": batches}, **short)
 
 
 def _how(case: Dense | Bce) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NOISY = 0.25  # interquartile range over median, above which a machine cannot tell
+NOISY = 0.20  # width of the median's 95% interval over the median, above which a machine cannot tell
 BUSY = 0.05  # share of processor time that others take, likewise
 _RESAMPLES = 2000
 _ENOUGH = 3  # rounds that nobody disturbed
@@ -15,7 +15,7 @@ _ENOUGH = 3  # rounds that nobody disturbed
 
 @dataclass(frozen=True)
 class Summary:
-    """A median, its 95% bootstrap confidence interval, and the quartiles of the rounds.
+    """A median and its 95% bootstrap confidence interval.
 
     Attributes:
         rounds: that it is made of.
@@ -25,21 +25,20 @@ class Summary:
     median: float
     low: float
     high: float
-    quartiles: tuple[float, float]
     rounds: int
     others: float = 0.0
 
     @property
-    def spread(self) -> float:
-        """Interquartile range as a share of the median."""
-        return (self.quartiles[1] - self.quartiles[0]) / self.median
+    def width(self) -> float:
+        """Of the interval, as a share of the median."""
+        return (self.high - self.low) / self.median
 
     @property
     def noisy(self) -> str:
         """Why the machine was too noisy to tell; empty if it was not."""
         if self.others > BUSY:
             return f"others took {self.others:.0%}"
-        return f"spread {self.spread:.0%}" if self.spread > NOISY else ""
+        return f"known to {self.width / 2:.0%}" if self.width > NOISY else ""
 
 
 def summarize(values: Sequence[float], others: Sequence[float] | None = None) -> Summary:
@@ -56,9 +55,8 @@ def summarize(values: Sequence[float], others: Sequence[float] | None = None) ->
         rounds, busy = rounds[calm], busy[calm]
     picks = np.random.default_rng(0).integers(0, len(rounds), (_RESAMPLES, len(rounds)))
     low, high = np.quantile(np.median(rounds[picks], axis=1), [0.025, 0.975])
-    first, third = (float(q) for q in np.quantile(rounds, [0.25, 0.75]))
     mean = max(float(busy.mean()), 0.0)
-    return Summary(float(np.median(rounds)), float(low), float(high), (first, third), len(rounds), mean)
+    return Summary(float(np.median(rounds)), float(low), float(high), len(rounds), mean)
 
 
 def verdict(summary: Summary, low: float | None, high: float | None) -> str:

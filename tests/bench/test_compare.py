@@ -18,7 +18,7 @@ OURS, THEIRS = (Contender(t, "limits.Copy", Limit(threads=1, span=s)) for t, s i
 
 
 def line(
-    ratio: float, noise: float, seed: int, *, cost: bool = False, run: str = "1", rounds: int = 5
+    ratio: float, noise: float, seed: int, *, cost: bool = False, run: str = "1"
 ) -> dict:
     """A stored group whose one ratio has this median, with lognormal noise from round to round."""
     rounds = 5
@@ -65,7 +65,7 @@ def test_too_noisy_to_tell_is_no_failure():
     old, new = line(2.0, 0.0, 1), line(1.0, 0.0, 2)
     new["rows"][0]["summary"]["noisy"] = "others took 40%"
     assert [c.word for c in compare.compare([old], [new])] == ["too noisy"]
-    old["rows"][0]["summary"]["noisy"] = "spread 40%"  # tells nothing about now, either
+    old["rows"][0]["summary"]["noisy"] = "known to 40%"  # tells nothing about now, either
     assert [c.word for c in compare.compare([old], [line(1.0, 0.0, 2)])] == ["new"]
 
 

@@ -180,7 +180,7 @@ def test_the_table_shows_ratios_targets_and_verdicts():
 
 def test_the_table_says_too_noisy_instead_of_a_number():
     text = "\n".join(table.lines(measured([1.0, 2.0, 3.0, 4.0], low=1.5)))
-    assert "too noisy (spread 60%)" in text and "2.50x" not in text and "ok" not in text
+    assert "too noisy (known to 60%)" in text and "2.50x" not in text and "ok" not in text
     text = "\n".join(table.lines(measured([2.0, 2.0], others=0.4)))
     assert "other processes took 40%" in text and "too noisy" in text
     assert "2.00x" not in text and "2 ms" not in text
@@ -244,4 +244,4 @@ def test_trained_contenders_are_proven_before_they_are_timed():
 
 def test_summary_is_plain_data():
     assert results.summary(None) is None
-    assert results.summary(Summary(1.0, 0.9, 1.1, (0.95, 1.05), 5))["noisy"] == ""
+    assert results.summary(Summary(1.0, 0.95, 1.05, 5))["noisy"] == ""

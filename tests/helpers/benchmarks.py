@@ -41,7 +41,7 @@ def lines() -> list[dict[str, Any]]:
     out = []
     for batch in BATCHES:
         contenders = [contender(t, 1e-5 * batch * (i + 1)) for i, t in enumerate(PEERS)]
-        noise = ("", "", "spread 40%", "")
+        noise = ("", "", "known to 40%", "")
         rows = [row(f"{t} / fastgan", i + 1.0, 2.5, noise[i]) for i, t in enumerate(PEERS) if i]
         more = dict(figure=dict(batch=batch), contenders=contenders, rows=rows)
         out.append(line("step", "peers", f"batch {batch}", **more))
