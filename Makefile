@@ -11,8 +11,8 @@ install: ## a virtual environment in .venv with fastgan (editable) and what the 
 	python3 -m venv .venv
 	.venv/bin/pip install -e ".[test]" -c constraints.txt
 
-test: ## all tests
-	$(PYTHON) -m pytest
+test: ## all tests, on all cores
+	$(PYTHON) -m pytest -n auto
 
 lint: ## ruff: rules and formatting, changing nothing
 	$(PYTHON) -m ruff check .
@@ -33,5 +33,5 @@ ci: ## what CI runs, in a fresh virtual environment
 	bash .ci/run
 
 clean: ## remove what builds, tests and caches leave; runs/ and .venv/ stay
-	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build .benchmarks .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 
 DEVICES = ("cpu", "cuda")
-# Many short rounds: a ratio's two times lie close together, and its median is known well however the rounds differ.
+# Many short rounds: the two times of a ratio lie close together, and its median is known well.
 FULL, QUICK = dict(rounds=31, seconds=0.07), dict(rounds=9, seconds=0.045)
 
 

@@ -17,9 +17,7 @@ from bench.stats import summarize
 OURS, THEIRS = (Contender(t, "limits.Copy", Limit(threads=1, span=s)) for t, s in (("a", 64), ("b", 128)))
 
 
-def line(
-    ratio: float, noise: float, seed: int, *, cost: bool = False, run: str = "1"
-) -> dict:
+def line(ratio: float, noise: float, seed: int, *, cost: bool = False, run: str = "1") -> dict:
     """A stored group whose one ratio has this median, with lognormal noise from round to round."""
     rounds = 5
     values = ratio * np.random.default_rng(seed).lognormal(0.0, noise, rounds)
