@@ -113,7 +113,7 @@ def readme() -> str:
 def test_the_two_commands_are_there(readme):
     shell = "\n".join(text for kind, text in blocks(readme) if kind == "sh")
     assert "pip install -e . -c constraints.txt && python -m fastgan.train\n" in shell
-    assert 'pip install -e ".[test]" -c constraints.txt && pytest\n' in shell
+    assert 'pip install -e ".[test]" -c constraints.txt && pytest -n auto\n' in shell
 
 
 def test_commands_and_code_run(readme, tmp_path):
