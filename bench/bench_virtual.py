@@ -13,24 +13,30 @@ def groups(options: Options) -> list[Group]:
     """Return images in order and shuffled, and a table."""
     if options.device == "cuda":
         return []  # the sampler runs on the CPU
-    in_order = Images(threads=options.threads)
+    case = Images(threads=options.threads)
     return [
-        _images(
-            in_order,
-            "in order",
-            [Contender("VirtualIterable, whole batches", "virtual.WholeBatches", in_order)],
-        ),
-        _images(replace(in_order, shuffle=True), "shuffled", []),
+        _images("in order", case, also=True),
+        _images("shuffled", replace(case, shuffle=True)),
+        _images("shuffled, files read from the disk", replace(case, shuffle=True, cold=True), rounds=5),
         _table(Columns(threads=options.threads)),
     ]
 
 
-def _images(case: Images, how: str, also: list[Contender]) -> Group:
-    ours = Contender("VirtualDataset", "virtual.Loader", case)
-    files = Contender("PNG files", "virtual.Png", case)
-    mapped = Contender("one .npy in the page cache", "virtual.Npy", case)
-    rows = [Row(files, ours, low=1.0), Row(mapped, ours), *(Row(files, other, low=1.0) for other in also)]
-    return Group("images", f"labelled images by a DataLoader, {how}, no workers", rows)
+def _images(how: str, case: Images, also: bool = False, rounds: int | None = None) -> Group:
+    ours, whole = (
+        Contender("VirtualDataset", "virtual.Loader", case),
+        Contender("VirtualIterable, whole batches", "virtual.WholeBatches", case),
+    )
+    files, mapped, batches = (
+        Contender("PNG files", "virtual.Png", case),
+        Contender("one .npy, image by image", "virtual.Npy", case),
+        Contender("one .npy, whole batches", "virtual.NpyBatches", case),
+    )
+    rows = [Row(files, ours, low=1.0), Row(mapped, ours)]
+    if also:
+        rows += [Row(mapped, whole, low=1.0), Row(batches, whole)]
+    title = f"labelled images by a DataLoader, {how}, no workers"
+    return Group("images", title, rows, rounds=rounds)
 
 
 def _table(case: Columns) -> Group:

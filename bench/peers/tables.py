@@ -16,7 +16,7 @@ from fastgan.trained import Provenance, TrainedGenerator
 from fastgan.virtual import VirtualTable, connect
 
 SEED = 0
-_ROWS_PER_CALL = 100_000
+_ROWS_PER_CALL = 20_000
 
 
 class Here:

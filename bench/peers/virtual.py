@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -29,11 +30,15 @@ _MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Images(Problem):
-    """Labelled images of 28 x 28 bytes, in batches, by a DataLoader without workers."""
+    """Labelled images of 28 x 28 bytes, in batches, by a DataLoader without workers.
 
-    rows: int = 4096
+    ``cold`` files are read from the disk: the system is told to forget them before each epoch.
+    """
+
+    rows: int = 1024
     batch: int = 128
     shuffle: bool = False
+    cold: bool = False
 
     @property
     def work(self) -> Work:
@@ -80,6 +85,7 @@ class Loader:
         if case.shuffle:
             options["generator"] = torch.Generator().manual_seed(SEED)
         self.batches = self.loader(options)
+        self.taken = 0.0
 
     def loader(self, options: dict[str, Any]) -> Iterable:
         """Return the loader; ``options`` are those of every DataLoader here."""
@@ -92,10 +98,16 @@ class Loader:
     def reset(self) -> None:
         """Nothing is kept between two epochs."""
 
+    def prepare(self) -> None:
+        """Do what stands before each epoch, and is not timed."""
+
     def run(self, units: int) -> int:
-        done = 0
+        done, self.taken = 0, 0.0
         while done < units:
+            self.prepare()
+            start = time.perf_counter()
             done += sum(len(images) for images, _ in self.batches)
+            self.taken += time.perf_counter() - start
         return done
 
 
@@ -118,18 +130,25 @@ class Png(Loader):
         from PIL import Image
         from torch.utils.data import DataLoader
 
-        rows, self.labels = self.saved()
+        rows, labels = self.rows_and_labels()
+        self.labels = labels.tolist()
         for i, row in enumerate(rows):
             Image.fromarray(row).save(self.path(i))
+        self.prepare()
         return DataLoader(self, **options)
 
-    def saved(self) -> tuple[np.ndarray, list[int]]:
+    def rows_and_labels(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the images and their labels, with a folder to put them into."""
         from fastgan.sampler import Sampler
 
         self.folder = tempfile.TemporaryDirectory()
         sampler = Sampler(self.case.generator)
-        return sampler.rows(0, self.case.rows), sampler.labels(0, self.case.rows).tolist()
+        return sampler.rows(0, self.case.rows), sampler.labels(0, self.case.rows)
+
+    def prepare(self) -> None:
+        if self.case.cold:
+            for path in Path(self.folder.name).iterdir():
+                forget(path)
 
     def path(self, i: int) -> Path:
         """Return the file of image ``i``."""
@@ -147,20 +166,44 @@ class Png(Loader):
 
 
 class Npy(Png):
-    """The same images in one file of NumPy, mapped into memory: all in the page cache."""
+    """The same images in one file of NumPy, mapped into memory, one image at a time."""
 
     def loader(self, options: dict[str, Any]) -> Iterable:
         from torch.utils.data import DataLoader
 
-        rows, self.labels = self.saved()
+        rows, labels = self.rows_and_labels()
+        self.labels = labels.tolist()
         np.save(Path(self.folder.name, "rows.npy"), rows)
-        self.rows = np.load(Path(self.folder.name, "rows.npy"), mmap_mode="r")
+        self.prepare()
         return DataLoader(self, **options)
+
+    def prepare(self) -> None:
+        self.rows = None  # what is mapped is not forgotten
+        super().prepare()
+        self.rows = np.load(Path(self.folder.name, "rows.npy"), mmap_mode="r")
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
         import torch
 
         return torch.from_numpy(self.rows[i].copy()), self.labels[i]
+
+
+class NpyBatches(Npy):
+    """The same file in whole batches: the least that any loader can do."""
+
+    def loader(self, options: dict[str, Any]) -> Iterable:
+        import torch
+        from torch.utils.data import BatchSampler, DataLoader
+
+        rows = super().loader(options)
+        self.labels = torch.tensor(self.labels)
+        batches = BatchSampler(rows.sampler, self.case.batch, drop_last=False)
+        return DataLoader(self, sampler=batches, batch_size=None, generator=options.get("generator"))
+
+    def __getitem__(self, index: list[int]) -> tuple[Any, Any]:
+        import torch
+
+        return torch.from_numpy(self.rows[index]), self.labels[index]
 
 
 class Stream:
@@ -187,14 +230,19 @@ class Stream:
 class DuckDb(Stream):
     """Means of all columns in DuckDB."""
 
-    def read(self, table: Any) -> None:
+    def __init__(self, case: Columns) -> None:
         import duckdb
 
-        with duckdb.connect(config={"threads": self.threads}) as connection:
-            means = ", ".join(f"avg(x{i})" for i in range(16))
-            rows = table  # noqa: F841 (DuckDB finds it by its name)
-            (values,) = connection.sql(f"select {means} from rows").fetchall()
-            assert len(values) == 16
+        self.connection = duckdb.connect(
+            config={"threads": case.threads}
+        )  # which takes longer than many rows
+        super().__init__(case)
+
+    def read(self, table: Any) -> None:
+        means = ", ".join(f"avg(x{i})" for i in range(16))
+        rows = table  # noqa: F841 (DuckDB finds it by its name)
+        (values,) = self.connection.sql(f"select {means} from rows").fetchall()
+        assert len(values) == 16
 
 
 class Polars(Stream):
@@ -204,6 +252,16 @@ class Polars(Stream):
         import polars as pl
 
         assert table.lazy().select(pl.all().mean()).collect(engine="streaming").shape == (1, 17)
+
+
+def forget(path: Path) -> None:
+    """Take a file out of the page cache: the next one who reads it reads from the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(file)  # what is not written yet stays
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
 
 
 def _memory(name: str) -> float:
