@@ -18,6 +18,8 @@ LOSSES = ("rpgan", "bce", "minimax")
 HEADS = ("sigmoid", "tanh", "linear")
 SCHEDULES = ("constant", "linear", "cosine")
 PRESETS = ("default", "article")
+DEVICES = ("cpu", "cuda")
+PRECISIONS = ("ieee", "tf32", "tf32x3", "bf16")
 MAX_WIDTH = 4096
 
 
@@ -95,7 +97,15 @@ class Config:
     )
     steps: int = _option(10_000, "generator steps", low=1, high=2**40)
     seed: int = _option(0, "seed of everything random", low=0, high=2**63 - 1)
-    fused: bool = _option(False, "run on the native engine instead of plain PyTorch")
+    fused: bool = _option(False, "run on a fused engine instead of plain PyTorch: native code, or CUDA")
+    device: str = _option("cpu", "where a fused engine runs", choices=DEVICES)
+    precision: str = _option(
+        "tf32",
+        "of products with --device cuda; sums and parameters are float32. tf32 and bf16 round operands to 10 "
+        "and 7 bits; tf32x3, three tf32 products, and ieee are as exact as float32",
+        choices=PRECISIONS,
+    )
+    graph: bool = _option(True, "with --device cuda, capture steps in CUDA graphs; off: launch every kernel")
     threads: int = _option(0, "CPU threads; 0 takes all this process may use", low=0, high=1024)
     log_every: int = _option(100, "steps between two lines of statistics", low=1, high=2**40)
     sample_every: int = _option(1000, "steps between two sample grids", low=1, high=2**40)
@@ -112,6 +122,15 @@ class Config:
                 "0, since the pairing loss has no target to smooth",
                 "Use --loss bce.",
             )
+
+        if self.device == "cuda" and not self.fused:
+            raise UserError(
+                "--device cuda", "no --fused", "--fused, since the engine in plain PyTorch runs on the CPU"
+            )
+        for name, usual in (("precision", "tf32"), ("graph", True)):
+            if self.device == "cpu" and getattr(self, name) != usual:
+                given = "--no-graph" if name == "graph" else f"--precision {self.precision}"
+                raise UserError(given, "--device cpu", "--device cuda, which alone it is about")
 
     @property
     def has_penalty(self) -> bool:

@@ -168,6 +168,7 @@ def _run(run: RunFolder, engine: Engine, board: TensorBoard | None, record: Reco
             f"engine {engine.name}, fastgan {fastgan.__version__}, {run.facts.rows} rows of "
             f"{run.facts.source}"
         )
+        run.log(f"{engine.name}: {engine.describe()}")
         if not run.is_image:
             run.log("the rows are no images: no sample grids, and samples.npy alone at the end")
         return Trainer(run, engine, progress, board).train(record)

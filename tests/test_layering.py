@@ -33,7 +33,8 @@ LOWER = {
     "graphs": {"errors"},
     "fusion": {"errors", "ops"},
     "layers": {"errors", "ops", "fusion"},
-    "engines": {"errors", "config", "noise", "spec", "models", "state", "data.schema", "kernels", "threads"},
+    "engines": {"errors", "config", "noise", "spec", "models", "state", "data.schema", "kernels", "threads"}
+    | {"graphs"},
 }
 
 # What some of them may import from elsewhere, besides the standard library.

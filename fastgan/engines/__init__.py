@@ -10,6 +10,8 @@ from fastgan.data.schema import Data
 from fastgan.engines.protocol import METRICS, Engine
 from fastgan.errors import UserError
 
+OLDEST_GPU = (8, 0)  # whose tensor cores have tf32
+
 __all__ = ["METRICS", "Engine", "EngineInfo", "available", "create"]
 
 
@@ -33,6 +35,11 @@ def create(config: Config, data: Data) -> Engine:
         data.check_condition()
     if config.fused:
         require_kernels()
+        if config.device == "cuda":
+            require_gpu()
+            from fastgan.engines.cuda import CudaEngine
+
+            return CudaEngine(config, data)
         from fastgan.engines.cpu import CpuEngine
 
         return CpuEngine(config, data)
@@ -52,7 +59,42 @@ def available() -> list[EngineInfo]:
         native = EngineInfo("cpu", True, cpu.describe())
     except UserError as error:
         native = EngineInfo("cpu", False, str(error))
-    return [EngineInfo("reference", True, f"plain PyTorch {torch.__version__} on the CPU"), native]
+    try:
+        require_kernels()
+        cuda = EngineInfo("cuda", True, require_gpu())
+    except UserError as error:
+        cuda = EngineInfo("cuda", False, str(error))
+    reference = EngineInfo("reference", True, f"plain PyTorch {torch.__version__} on the CPU")
+    return [reference, native, cuda]
+
+
+def require_gpu() -> str:
+    """Return what the CUDA engine would run on, one line.
+
+    Raises:
+        UserError: no GPU that PyTorch can use, one that is too old, or no Triton, with what to install.
+    """
+    import torch
+
+    from fastgan.kernels.triton import triton_version
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or torch.version.hip
+        raise UserError(
+            "--device cuda",
+            f"no GPU that PyTorch {torch.__version__} can use"
+            + ("" if built else ", which is built without CUDA"),
+            "a GPU with its driver, and a PyTorch that is built for it",
+            "python -m fastgan.info shows what is here.",
+        )
+    found, gpu = triton_version(), torch.cuda.get_device_properties(torch.cuda.current_device())
+    if not torch.version.hip and (gpu.major, gpu.minor) < OLDEST_GPU:
+        raise UserError(
+            "--device cuda",
+            f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}",
+            "at least 8.0 (Ampere)",
+        )
+    return f"Triton {found} on {gpu.name}"
 
 
 def require_kernels() -> None:

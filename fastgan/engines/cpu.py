@@ -57,6 +57,10 @@ class CpuEngine:
         scale, shift = data.schema.affine(config.head)
         self._native = native.Engine(options, data.rows, labels, scale, shift, self.threads)
 
+    def describe(self) -> str:
+        """Return where and how it runs."""
+        return f"{cpu.describe()}; threads: {self.threads}"
+
     def load(self, state: State) -> None:
         """Copy ``state`` into the engine's own layout, as float32."""
         state.check(self.spec)

@@ -1,25 +1,29 @@
 """The CUDA engine: alternating steps from Triton kernels, with nothing left to the host but to ask for them.
 
 Learning rates, schedules, step, seed and the position in the data are in device memory, so a step is the same
-launches with the same arguments every time (but for penalties, which come every so many steps).
+launches with the same arguments every time (but for penalties, which come every so many steps), and many of
+them are one CUDA graph.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
 
 from fastgan.config import Config
 from fastgan.data.schema import Data
+from fastgan.engines.cuda_launch import Buffers, Launch
 from fastgan.engines.cuda_layout import Layout
-from fastgan.engines.cuda_plan import Buffers, Launch, Plan
+from fastgan.engines.cuda_plan import Plan
+from fastgan.engines.cuda_replay import Pattern, Replays
 from fastgan.engines.protocol import METRICS
 from fastgan.errors import UserError
 from fastgan.kernels.triton import interpreted
 from fastgan.models import ModelSpec
 from fastgan.state import State
 
-PRECISIONS = ("ieee", "tf32", "tf32x3", "bf16")
 _TABLE = 1024  # steps whose rates and metrics the device holds
 _LARGEST = 2**31 - 1024  # floats that 32-bit offsets reach
 
@@ -28,32 +32,48 @@ class CudaEngine:
     """Whole steps on a GPU: float32 parameters, products in a precision of choice.
 
     Args:
-        config: all options.
+        config: all options; ``precision`` and ``graph`` are about this engine.
         data: the training rows; they are copied to the device.
         device: a CUDA device, or the CPU where kernels are interpreted (TRITON_INTERPRET=1).
-        precision: of products: ``ieee``, ``tf32``, ``tf32x3`` (three tf32 products, as exact as float32), or
-            ``bf16`` (operands rounded to bfloat16; sums and parameters stay float32).
 
     Raises:
-        UserError: no Triton, no such device, an unknown precision, or a model too large for 32-bit offsets.
+        UserError: no Triton, no such device, or a model too large for 32-bit offsets.
     """
 
     name = "cuda"
 
-    def __init__(
-        self, config: Config, data: Data, device: str | torch.device = "cuda", precision: str = "tf32"
-    ) -> None:
-        device = torch.device(device)
-        if precision not in PRECISIONS:
-            raise UserError("precision", repr(precision), "one of " + ", ".join(PRECISIONS))
-        if device.type != "cuda" and not interpreted():
+    def __init__(self, config: Config, data: Data, device: str | torch.device = "cuda") -> None:
+        self.device, self._data = torch.device(device), data
+        if self.device.type != "cuda" and not interpreted():
             raise UserError(
                 "device",
                 str(device),
                 "a CUDA device",
                 "To interpret the kernels on a CPU, start Python with TRITON_INTERPRET=1.",
             )
-        self.config = config
+        if config.precision == "tf32x3" and torch.version.hip:
+            raise UserError("--precision", "tf32x3", "ieee, tf32 or bf16: ROCm's compiler has no tf32x3")
+        self._build(config)
+
+    @property
+    def config(self) -> Config:
+        """All options. Others may be assigned between two runs, as long as the model stays the same: the
+        state is kept; buffers, launches and graphs are made anew.
+
+        Raises:
+            UserError: options of another model; the engine is then as before.
+        """
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        state, schema = self.export(), self._data.schema
+        state.check(ModelSpec.of(config, schema.features, len(schema.classes)), "config")
+        self._build(config)
+        self.load(state)
+
+    def _build(self, config: Config) -> None:
+        self._config, data, device = config, self._data, self.device
         self.spec = ModelSpec.of(config, data.schema.features, len(data.schema.classes))
         layout = self.layout = Layout(self.spec, config.batch, config.has_penalty)
         for what, count in (("parameters", layout.parameters), ("activations", layout.workspace)):
@@ -67,7 +87,7 @@ class CudaEngine:
             values = torch.from_numpy(np.array(array))  # a copy, since the whole may be read-only
             return zeros(*values.shape, dtype=values.dtype).copy_(values)
 
-        self.buffers = Buffers(
+        b = self.buffers = Buffers(
             *(zeros(layout.parameters) for _ in range(3)),
             zeros(layout.g_size if config.ema else 0),
             zeros(layout.workspace),
@@ -77,16 +97,48 @@ class CudaEngine:
             copied(data.rows),
             copied(data.labels.astype(np.int32)) if self.spec.classes else None,
         )
-        affine = data.schema.affine(config.head)
-        self.plan = Plan(config, self.spec, affine, layout, self.buffers, precision)
-        self._launches: dict[tuple[bool, ...], list[Launch]] = {}
+        plan = Plan(config, self.spec, data.schema.affine(config.head), layout, b)
+        every = config.penalty_every if config.has_penalty else 1
+        self._replays = Replays(
+            self._pattern,
+            every // math.gcd(every, config.d_steps),
+            plan.step,
+            (b.parameters, b.exp_avg, b.exp_avg_sq, b.average, b.clock, b.metrics),
+            device,
+            captures=config.graph and _has_graphs(device),
+        )
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes on the device: of buffers, data included, and of graphs."""
+        tensors = (t for t in vars(self.buffers).values() if t is not None)
+        return {"buffers": sum(t.nbytes for t in tensors), "graphs": self._replays.memory}
+
+    def describe(self) -> str:
+        """Return where and how it runs, one line; after :meth:`load`, the graphs are there."""
+        where = str(self.device)
+        if self.device.type == "cuda":
+            where = torch.cuda.get_device_name(self.device)
+        block, used = self._replays.block, self.memory
+        how = f"{block} steps a graph" if block else "kernels launched one by one"
+        return (
+            f"{where}, products in {self.config.precision}, {how}; "
+            f"{used['buffers'] / 1e6:.1f} MB in buffers, {used['graphs'] / 1e6:.1f} MB in graphs"
+        )
 
     def load(self, state: State) -> None:
-        """Copy ``state`` into the flat buffers, as float32."""
+        """Copy ``state`` into the flat buffers, as float32, and capture what the next steps need.
+
+        Raises:
+            UserError: a state of another model; a step that cannot be captured, with the launch.
+        """
         state.check(self.spec)
         for name, view in self._views():
             view.copy_(state.tensors[name])
         self.seed, self.step = state.seed, state.step
+        self._start(1)
+        with torch.cuda.device_of(self.buffers.clock):
+            self._replays.prepare(self.step)
 
     def export(self) -> State:
         """Return a copy of the state on the CPU, as float32 tensors."""
@@ -98,7 +150,7 @@ class CudaEngine:
         return State(tensors, self.seed, self.step)
 
     def stop(self) -> None:
-        """Make :meth:`run` return after the current step."""
+        """Make :meth:`run` return after the current step, or the current replay of several."""
         self._stop = True
 
     def run(self, steps: int) -> np.ndarray:
@@ -108,23 +160,23 @@ class CudaEngine:
         while steps > 0 and not self._stop:
             count, done = min(steps, _TABLE), 0
             self._start(count)
-            while done < count and not self._stop:
-                for launch in self.launches(self.step):
-                    launch()
-                self.step += 1
-                done += 1
+            with torch.cuda.device_of(self.buffers.clock):  # Triton launches on the current device
+                while done < count and not self._stop:
+                    asked = self._replays.run(self.step, count - done)
+                    self.step += asked
+                    done += asked
             metrics.append(self.buffers.metrics[:done].cpu().numpy().copy())
             steps -= done
         return np.concatenate(metrics)
 
     def launches(self, step: int) -> list[Launch]:
         """Return the launches of a step."""
+        return self._replays.launches(self._pattern(step))
+
+    def _pattern(self, step: int) -> Pattern:
         c = self.config
         updates = range(step * c.d_steps, (step + 1) * c.d_steps)
-        penalized = tuple(c.has_penalty and update % c.penalty_every == 0 for update in updates)
-        if penalized not in self._launches:
-            self._launches[penalized] = self.plan.step(penalized)
-        return self._launches[penalized]
+        return tuple(c.has_penalty and update % c.penalty_every == 0 for update in updates)
 
     def _start(self, count: int) -> None:
         """Set the clock, and the rates of the next ``count`` steps."""
@@ -157,3 +209,7 @@ class CudaEngine:
         yield from self.layout.views(b.exp_avg_sq, "exp_avg_sq.")
         for name, view in self.layout.views(b.average):
             yield "ema." + name.removeprefix("generator."), view
+
+
+def _has_graphs(device: torch.device) -> bool:
+    return device.type == "cuda" and not interpreted()

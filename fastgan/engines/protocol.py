@@ -21,6 +21,9 @@ class Engine(Protocol):
 
     name: str
 
+    def describe(self) -> str:
+        """Return where and how it runs, once it is loaded: one line for the log."""
+
     def load(self, state: State) -> None:
         """Take over a copy of ``state``; the engine may keep it in a layout of its own.
 
@@ -38,4 +41,7 @@ class Engine(Protocol):
         """Return a copy of the state after the last step."""
 
     def stop(self) -> None:
-        """Make a :meth:`run` in progress return after its current step. Safe in signal handlers."""
+        """Make a :meth:`run` in progress return after its current step, or replay of several.
+
+        Safe in signal handlers.
+        """

@@ -52,6 +52,10 @@ class ReferenceEngine:
         self._networks = {"generator": self.generator, "discriminator": self.discriminator}
         self._stop = False
 
+    def describe(self) -> str:
+        """Return where and how it runs."""
+        return f"plain PyTorch {torch.__version__} on the CPU"
+
     def load(self, state: State) -> None:
         """Copy ``state`` into the modules and fresh optimizers."""
         state.check(self.spec)

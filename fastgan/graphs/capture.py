@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import sys
 import warnings
@@ -17,6 +16,7 @@ from torch.utils._pytree import TreeSpec
 from fastgan.errors import UserError
 from fastgan.graphs import optimizers
 from fastgan.graphs.audit import Audit
+from fastgan.graphs.recording import Recording, record
 
 Iteration = Callable[[list[Tensor], TreeSpec], tuple[Tensor, list[str]]]
 """From the tensors of the batches and their structure to the metrics, one vector, and their names."""
@@ -28,11 +28,9 @@ class _Shape:
 
     inputs: list[Tensor]
     calls: int = 0
-    graph: torch.cuda.CUDAGraph | None = None
-    metrics: Tensor | None = None
+    recording: Recording | None = None
     names: list[str] = field(default_factory=list)
     options: list[list[dict[str, object]]] = field(default_factory=list)
-    memory: int = 0
 
 
 class Captures:
@@ -78,8 +76,8 @@ class Captures:
 
     @property
     def memory(self) -> int:
-        """Bytes reserved for the graphs."""
-        return sum(shape.memory for shape in self._shapes.values())
+        """Bytes that the graphs hold, as :class:`Recording` counts them."""
+        return sum(shape.recording.memory for shape in self._shapes.values() if shape.recording)
 
     def run(self, leaves: list[Tensor], spec: TreeSpec) -> tuple[Tensor, list[str]]:
         """Run one iteration; the metrics are a copy that later replays leave alone."""
@@ -93,11 +91,11 @@ class Captures:
             shape.calls += 1
             metrics, names = self._run_eagerly(shape, spec)
             return metrics.clone(), names
-        if shape.graph is None:
+        if shape.recording is None:
             self._capture(shape, spec)
         self._require_same_options(shape)
-        shape.graph.replay()
-        return shape.metrics.clone(), shape.names
+        shape.recording.graph.replay()
+        return shape.recording.result[0].clone(), shape.names
 
     def _run_eagerly(self, shape: _Shape, spec: TreeSpec) -> tuple[Tensor, list[str]]:
         """Run beside the main stream; the last time before a capture, look for what it would refuse."""
@@ -119,16 +117,11 @@ class Captures:
     def _capture(self, shape: _Shape, spec: TreeSpec) -> None:
         for name, optimizer in self._named.items():
             optimizers.require_state_beside_parameters(optimizer, name)
-        gc.collect()  # what a later collection frees in the middle of a capture would break it
-        torch.cuda.empty_cache()
-        before, host = torch.cuda.memory_reserved(self._device), _host_randomness()
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
-            graph.register_generator_state(generator)
+        host = _host_randomness()
         try:
-            # thread_local, since a data loader's thread that pins memory would break a "global" capture
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                metrics, names = self._iterate(shape.inputs, spec)
+            recording = record(
+                lambda: self._iterate(shape.inputs, spec), self._device, self._stream, self._generators
+            )
         except RuntimeError as error:
             raise _cannot_capture(str(error).split("\n")[0]) from error
         if _host_randomness() != host:
@@ -137,8 +130,7 @@ class Captures:
                 "would repeat"
             )
         shape.options = [optimizers.numbers(o) for o in self._named.values()]
-        shape.memory = torch.cuda.memory_reserved(self._device) - before
-        shape.graph, shape.metrics, shape.names = graph, metrics, names
+        shape.recording, shape.names = recording, recording.result[1]
 
     def _require_same_options(self, shape: _Shape) -> None:
         for (name, optimizer), before in zip(self._named.items(), shape.options, strict=True):

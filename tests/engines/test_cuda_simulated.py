@@ -7,6 +7,7 @@ tf32x3 are as exact as float32, so the parity contract holds as for any engine.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def traces(case, change=lambda ptx: ptx, precision="tf32x3"):
         for dtype in (torch.float64, torch.float32)
     )
     with simulated(change) as machines:
-        mine = parity.trace(CudaEngine(config, data, "cpu", precision), state, (1,))
+        config = replace(config, fused=True, device="cuda", precision=precision)
+        mine = parity.trace(CudaEngine(config, data, "cpu"), state, (1,))
     return config, parity.Traces(truth, pytorch, mine), machines
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 from helpers.compare import assert_identical
-from stand_in import StandIn
+from helpers.graph_stand_in import StandIn
 from torch.utils._pytree import tree_flatten
 from wgan import Wgan, batches
 
