@@ -119,29 +119,33 @@ def trace(engine: Engine, state: State, steps: Sequence[int] = STEPS) -> Trace:
 
 
 def traces(
-    config: Config, data: Data, engine: Callable[[Config, Data], Engine], states: Sequence[State]
+    config: Config,
+    data: Data,
+    engine: Callable[[Config, Data], Engine],
+    states: Sequence[State],
+    steps: Sequence[int] = STEPS,
 ) -> list[Traces]:
     """Train from each state by the reference in float64 and float32 and by an engine."""
     double, single = (ReferenceEngine(config, data, dtype) for dtype in (torch.float64, torch.float32))
     mine = engine(config, data)
-    return [Traces(trace(double, s), trace(single, s), trace(mine, s)) for s in states]
+    return [Traces(*(trace(e, s, steps) for e in (double, single, mine))) for s in states]
 
 
-def judge(config: Config, found: Sequence[Traces]) -> list[Row]:
+def judge(config: Config, found: Sequence[Traces], steps: Sequence[int] = STEPS) -> list[Row]:
     """Return what the contract says, one row for each number of steps."""
     rows = []
-    for i, steps in enumerate(STEPS):
+    for i, done in enumerate(steps):
         distances, losses, wrong = [], [], []
         for t in found:
             distances.append(
                 distance(*(compared(config, x.states[i]) for x in (t.truth, t.pytorch, t.engine)))
             )
-            metrics = [x.metrics[:steps] for x in (t.truth, t.pytorch, t.engine)]
+            metrics = [x.metrics[:done] for x in (t.truth, t.pytorch, t.engine)]
             losses.append(max(_loss_distances(metrics[0], metrics[2])))
             wrong.append(tuple(wrong_metrics(*metrics)))
         rows.append(
             Row(
-                steps,
+                done,
                 _middle(distances, lambda d: math.inf if math.isnan(d.share) else d.share),
                 _middle(losses, lambda x: math.inf if math.isnan(x) else x),
                 _middle(wrong, len),

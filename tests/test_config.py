@@ -24,7 +24,8 @@ def name_of(field: dataclasses.Field) -> str:
 
 def config(**options) -> Config:
     """The article's recipe, which goes with every other option, with some options changed."""
-    return Config(**preset("article") | options)
+    where = dict(fused=True, device="cuda") if {"device", "precision", "graph"} & options.keys() else {}
+    return Config(**preset("article") | where | options)
 
 
 def refused(field: dataclasses.Field, value) -> str:
@@ -128,6 +129,17 @@ def test_smoothing_needs_a_target():
         Config(label_smoothing=0.1)
     for loss in set(LOSSES) - {"rpgan"}:
         assert Config(label_smoothing=0.1, loss=loss).label_smoothing == 0.1
+
+
+def test_cuda_is_a_fused_engine_and_its_options_are_its_own():
+    with pytest.raises(UserError, match="--device cuda: got no --fused; wanted --fused"):
+        Config(device="cuda")
+    for options, given in ((dict(precision="bf16"), "--precision bf16"), (dict(graph=False), "--no-graph")):
+        with pytest.raises(UserError, match=f"{given}: got --device cpu; wanted --device cuda"):
+            Config(fused=True, **options)
+        assert Config(fused=True, device="cuda", **options).device == "cuda"
+    with pytest.raises(UserError, match="--precision: got 'fp8'; wanted one of ieee, tf32, tf32x3, bf16"):
+        Config(fused=True, device="cuda", precision="fp8")
 
 
 @pytest.mark.parametrize(("r1", "r2", "expected"), [(0, 0, False), (1, 0, True), (0, 1, True), (3, 3, True)])

@@ -19,9 +19,10 @@ from fastgan import noise
 from fastgan.engines import available
 from fastgan.errors import UserError
 from fastgan.models import Generator
+from fastgan.sampler import ENGINES as SAMPLER_ENGINES
 from fastgan.sampler import Sampler
 
-ENGINES = [engine.name for engine in available() if engine.usable]
+ENGINES = [e.name for e in available() if e.usable and e.name in SAMPLER_ENGINES]
 # 37 -> 5 is a product whose rows, in PyTorch, depend on their place.
 GENERATORS = {
     "bytes": generator_of(spec_of(13, latent=37, g_hidden=(5, 33)), scale=3.0),
