@@ -11,8 +11,8 @@ namespace fastgan {
 
 namespace {
 
-// Panels of rows that a thread takes through a network at once, so that their activations stay in its second-level
-// cache.
+// Panels of rows that a thread takes through a network at once, at most, so that their activations stay in its
+// second-level cache.
 constexpr int kChunk = 4;
 constexpr auto kPollEvery = std::chrono::milliseconds(20);
 
@@ -41,7 +41,6 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
   const bool has_penalty = !plan.d_rows_penalized.empty();
   auto polled = std::chrono::steady_clock::now();
   const uint64_t first = step;
-  uint64_t phase = 0;
   for (long s = 0; s < steps; s++) {
     const uint64_t now = first + (uint64_t)s;
     float* row = metrics + s * kMetrics;
@@ -50,14 +49,14 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
       const bool penalized = has_penalty && update % (uint64_t)spec.penalty_every == 0;
       run_rows(thread, penalized ? plan.d_rows_penalized : plan.d_rows, update);
       pool_.barrier();
-      run_weights(thread, penalized ? plan.d_weights_penalized : plan.d_weights, phase++,
+      run_weights(thread, penalized ? plan.d_weights_penalized : plan.d_weights,
                   adam_of(spec, schedule[s].d_lr, 0, update));
       if (thread == 0) report_d(row, penalized);
       pool_.barrier();
     }
     run_rows(thread, plan.g_rows, now);
     pool_.barrier();
-    run_weights(thread, plan.g_weights, phase++, adam_of(spec, schedule[s].g_lr, schedule[s].average, now));
+    run_weights(thread, plan.g_weights, adam_of(spec, schedule[s].g_lr, schedule[s].average, now));
     if (thread == 0) {
       report_g(row);
       step = now + 1;
@@ -74,19 +73,35 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
   }
 }
 
-// Threads and chunks take whole panels of 16 rows.
+// Call work(begin, end) with stretches of [0, units) that no other thread has claimed, until none is left. Large ones
+// first, small ones at the end: `end_of` says where one ends that begins here.
+template <class End, class Work>
+void Engine::claim(int thread, Phase phase, int units, End end_of, Work work) {
+  std::atomic<int>& claimed = claimed_[phase];
+  if (thread == 0) claimed_[phase == kRows ? kWeights : kRows].store(0, std::memory_order_relaxed);
+  int begin = claimed.load(std::memory_order_relaxed);
+  while (begin < units) {
+    const int end = end_of(begin);
+    if (!claimed.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+    work(begin, end);
+    begin = claimed.load(std::memory_order_relaxed);
+  }
+}
+
+// Threads take whole panels of 16 rows.
 void Engine::run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update) {
-  const long panels = plan.padded_batch / kPanel, T = pool_.size();
-  const int begin = (int)(panels * thread / T), end = (int)(panels * (thread + 1) / T);
-  const int chunks = (end - begin + kChunk - 1) / kChunk;
-  for (int c = 0; c < chunks; c++) {
-    const int first = begin + (end - begin) * c / chunks, last = begin + (end - begin) * (c + 1) / chunks;
-    const Rows rows{first * kPanel, std::min(last * kPanel, plan.spec.batch)};
+  const int panels = plan.padded_batch / kPanel, threads = pool_.size();
+  const auto end_of = [&](int begin) {
+    const int left = panels - begin, share = threads > 1 ? (left + 2 * threads - 1) / (2 * threads) : left;
+    return begin + std::min(share, kChunk);
+  };
+  claim(thread, kRows, panels, end_of, [&](int begin, int end) {
+    const Rows rows{begin * kPanel, std::min(end * kPanel, plan.spec.batch)};
     for (const RowOp& op : ops) {
       const double count = (rows.end - rows.begin) * (op.second ? 2.0 : 1.0);
       timed(thread, op.id, 2 * count * op.product.K * op.product.N, [&] { run_row_op(op, rows, update); });
     }
-  }
+  });
 }
 
 template <class F>
@@ -171,13 +186,9 @@ void Engine::gather(const RowOp& op, Rows rows, uint64_t update) {
   one_hot(op.y, rows, spec.features, spec.classes, plan.labels);
 }
 
-void Engine::run_weights(int thread, const WeightPhase& phase, uint64_t number, const Adam& adam) {
-  std::atomic<int>& claimed = claimed_[number % 2];
-  if (thread == 0) claimed_[(number + 1) % 2].store(0, std::memory_order_relaxed);
-  int begin = claimed.load(std::memory_order_relaxed);
-  while (begin < phase.units()) {
-    const int end = phase.stretch(begin, pool_.size());
-    if (!claimed.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+void Engine::run_weights(int thread, const WeightPhase& phase, const Adam& adam) {
+  const auto end_of = [&](int begin) { return phase.stretch(begin, pool_.size()); };
+  claim(thread, kWeights, phase.units(), end_of, [&](int begin, int end) {
     for (size_t o = 0; o < phase.ops.size(); o++) {
       const int first = phase.first_unit[o];
       const int from = std::max(begin - first, 0), to = std::min(end - first, phase.ops[o].units);
@@ -187,8 +198,7 @@ void Engine::run_weights(int thread, const WeightPhase& phase, uint64_t number, 
       const double products = op.kind == WeightOp::kWeight ? rows * op.layer->inputs * op.layer->outputs : 0;
       timed(thread, op.id, 2 * products * (to - from) / op.units, [&] { run_weight_op(thread, op, from, to, adam); });
     }
-    begin = claimed.load(std::memory_order_relaxed);
-  }
+  });
 }
 
 void Engine::run_weight_op(int thread, const WeightOp& op, int begin, int end, const Adam& adam) {

@@ -50,11 +50,14 @@ class Engine {
 
  private:
   void work(int thread, long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
+  enum Phase { kRows, kWeights };
+  template <class End, class Work>
+  void claim(int thread, Phase phase, int units, End end_of, Work work);
   void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
   void run_row_op(const RowOp& op, Rows rows, uint64_t update);
   template <class F>
   void timed(int thread, int id, double flops, F call);
-  void run_weights(int thread, const WeightPhase& phase, uint64_t number, const Adam& adam);
+  void run_weights(int thread, const WeightPhase& phase, const Adam& adam);
   void run_weight_op(int thread, const WeightOp& op, int begin, int end, const Adam& adam);
   void gather(const RowOp& op, Rows rows, uint64_t update);
   void report_d(float* metrics, bool penalized) const;
@@ -63,7 +66,7 @@ class Engine {
   DataRows data_;
   Pool pool_;
   std::atomic<bool> stop_{false};
-  // First unclaimed unit of the weight phase, for phases of even and odd number: one is reset while the other is used.
+  // First unclaimed panel of rows or unit of weights, by phase: one is reset while the other is used.
   alignas(64) std::atomic<int> claimed_[2] = {};
   std::vector<std::vector<Spent>> spent_;  // [thread][operation]; empty unless a profile is wanted
   bool halt_ = false;  // thread 0's decision, read by all after the step's last barrier
