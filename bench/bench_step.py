@@ -9,7 +9,7 @@ from bench.options import Options
 from bench.peers.limits import Limit
 from bench.plan import Contender, Group, Row
 
-BATCHES = (1, 8, 32, 128, 512, 2048, 4096)
+BATCHES = (1, 8, 32, 128, 512, 4096)
 COMPILED = (32, 128, 512)  # the batches that are worth a compiler's minute
 QUICK = (32, 128)
 WIDTHS = (64, 256, 512, 1024)

@@ -17,7 +17,7 @@ from bench.stats import Summary, summarize, verdict
 from bench.team import Team, WorkerError
 
 LIMITS = {"arithmetic": "flops", "copying": "bytes", "launching": "launches"}  # and the work that each is of
-_LIMIT_SECONDS = 0.05
+_LIMIT_SECONDS = 0.03
 _PROFILE_SECONDS = 0.5
 _SPANS = (64 << 10, 256 << 20)  # smallest and largest memory that a copy goes over
 

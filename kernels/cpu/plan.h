@@ -1,6 +1,6 @@
 // The step of one model as data: buffers, parameters, and lists of operations built once from a spec.
 //
-// A step has two kinds of phases. In a row phase every thread takes its own rows of the batch through a whole
+// A step has two kinds of phases. In a row phase threads take rows of the batch, some at a time, through a whole
 // network and back: rows do not depend on each other, so nothing waits. In a weight phase the gradients, which sum
 // over all rows, are split by parameters. A barrier stands between phases and nowhere else.
 #pragma once
