@@ -19,6 +19,8 @@ EXIT_CODES = """exit codes:
   130  stopped by SIGINT (Ctrl-C), the state is saved
   143  stopped by SIGTERM, the state is saved"""
 
+FILE_CODES = "exit codes: 0 done, 2 bad input or a file that could not be read or written"
+
 
 class Parser(argparse.ArgumentParser):
     """Like its base, but without abbreviations, and errors are :class:`UserError`.
@@ -81,6 +83,11 @@ def whole_number(name: str, text: str, low: int, high: int) -> int:
     if not low <= value <= high:
         raise UserError(name, f"'{text}'", f"a whole number from {low} to {high}")
     return value
+
+
+def add_step(parser: Parser) -> None:
+    """Add ``--step``, which :func:`step_of` reads."""
+    parser.add_argument("--step", metavar="N", help="checkpoint to use (default: the newest)")
 
 
 def step_of(arguments: dict[str, Any]) -> int | None:

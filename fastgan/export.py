@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fastgan.cli import Parser, one_of, run_command, whole_number
+from fastgan.cli import FILE_CODES, Parser, one_of, run_command, whole_number
 
 NAMES = ("parquet", "csv", "npz", "idx", "png")
 
@@ -22,7 +22,7 @@ def _parser() -> Parser:
         "fastgan.export",
         "Write rows of a generator file to files. Started again, it writes what is missing, and the "
         "files are those of an export that was never stopped. Processes under torchrun share the shards.",
-        "exit codes: 0 done, 2 bad input or a file that could not be read or written, 130 interrupted",
+        FILE_CODES + ", 130 interrupted",
     )
     parser.add_argument("file", metavar="FILE", help="generator file")
     parser.add_argument("--rows", metavar="N", help="number of rows, such as 10_000_000 (1 to 2**62)")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastgan import files
-from fastgan.cli import Parser, run_command, step_of
+from fastgan.cli import FILE_CODES, Parser, add_step, run_command, step_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,10 +20,10 @@ def _pack(argv: Sequence[str] | None) -> int:
         "fastgan.pack",
         "Write a checkpoint's generator as one file: weights, schema, seed, provenance. "
         "Training writes that of its newest checkpoint into the run folder by itself.",
-        "exit codes: 0 done, 2 bad input or a file that could not be read or written",
+        FILE_CODES,
     )
     parser.add_argument("run", metavar="RUN", help="run folder")
-    parser.add_argument("--step", metavar="N", help="checkpoint to use (default: the newest)")
+    add_step(parser)
     parser.add_argument("--out", metavar="FILE", help="file to write (default: generator.safetensors in RUN)")
     arguments = parser.parse(argv)
     from fastgan import generator_file

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -137,10 +138,9 @@ class RunFolder:
         try:
             schema = facts.pop("schema")
             schema = Schema(**schema | {k: tuple(schema[k]) for k in ("shape", "classes")})
-            facts["label_counts"] = tuple(facts["label_counts"])
-            return cls(
-                path, Config.from_dict(options, str(path / "options.json")), DataFacts(**facts, schema=schema)
-            )
+            config = Config.from_dict(options, str(path / "options.json"))
+            facts["label_counts"] = _label_counts(path, facts, config.condition)
+            return cls(path, config, DataFacts(**facts, schema=schema))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 str(path / "data.json"), f"damaged ({error})", "the file that the run wrote"
@@ -248,6 +248,18 @@ class RunFolder:
     def is_image(self) -> bool:
         """Whether rows can be shown."""
         return self.facts.schema.kind == "image"
+
+
+def _label_counts(path: Path, facts: dict[str, Any], needed: bool) -> tuple[int, ...]:
+    """Return the label counts, which the first versions did not write; conditional runs need them."""
+    if needed and "label_counts" not in facts:
+        raise UserError(
+            str(path / "data.json"),
+            "no 'label_counts', as older versions wrote it",
+            "the number of training rows of each class, by which labels are drawn",
+            'Add "label_counts": [...] to the file, or train again.',
+        )
+    return tuple(facts.get("label_counts", ()))
 
 
 def _json(value: object) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgan import files
-from fastgan.cli import Parser, one_of, run_command, step_of, whole_number
+from fastgan.cli import FILE_CODES, Parser, add_step, one_of, run_command, step_of, whole_number
 from fastgan.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _parser() -> Parser:
     parser = Parser(
         "fastgan.sample",
         "Write generated rows of a trained run. Row i is the same whatever --first and --n are.",
-        "exit codes: 0 done, 2 bad input or a file that could not be read or written",
+        FILE_CODES,
     )
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--n", metavar="N", help="number of rows (1 to 10000000; default: 16)")
@@ -47,7 +47,7 @@ def _parser() -> Parser:
     parser.add_argument("--seed", metavar="N", help="of the noise (0 to 2**63 - 1; default: the run's)")
     text = "class of all rows, for runs with --condition (default: drawn as in the data)"
     parser.add_argument("--label", metavar="NAME", help=text)
-    parser.add_argument("--step", metavar="N", help="checkpoint to use (default: the newest)")
+    add_step(parser)
     return parser
 
 

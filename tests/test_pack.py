@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +47,20 @@ def test_packing_gives_the_same_file_or_an_older_one(run, tmp_path, capsys):
     assert generator_file.load(out).provenance.step == 10
     assert pack.main([str(run), "--step", "3"]) == 2
     assert "10, 13" in capsys.readouterr().err
+
+
+def test_runs_from_before_there_were_label_counts(run, tmp_path, capsys):
+    plain = new_run(tmp_path, 5)
+    for folder, code in ((plain, 0), (shutil.copytree(run, tmp_path / "labelled"), 2)):
+        facts = json.loads((folder / "data.json").read_text())
+        counts = facts.pop("label_counts")
+        (folder / "data.json").write_text(json.dumps(facts))
+        assert pack.main([str(folder), "--out", str(tmp_path / "g")]) == code
+    error = capsys.readouterr().err
+    assert "label_counts" in error and "older versions" in error and error.count("\n") == 1
+    (folder / "data.json").write_text(json.dumps(facts | {"label_counts": counts}))
+    assert pack.main([str(folder), "--out", str(tmp_path / "g")]) == 0
+    assert (tmp_path / "g").read_bytes() == (run / generator_file.NAME).read_bytes()
 
 
 def test_info_shows_what_a_file_holds(run, capsys):

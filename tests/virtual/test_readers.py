@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from helpers.programs import run_program
 
+from fastgan import generator_file
 from fastgan.virtual import VirtualTable
 from fastgan.virtual.columns import Reader
 
@@ -76,6 +77,41 @@ next(images.batches()), next(images.to_batches())
 """
     done = run_program(code)
     assert (done.returncode, done.stdout.split()) == (0, ["2", "3", "4", "5"]), done.stderr
+
+
+@pytest.mark.parametrize("reader", ["duckdb", "polars", "all rows at once"])
+def test_memory_does_not_grow_with_the_rows(features, tmp_path, reader):
+    """As with the 10 million rows of ``python -m bench.peers.virtual 10_000_000``, which takes seconds."""
+    generator_file.save(tmp_path / "g", features)
+    code = f"""
+import sys
+from pathlib import Path
+import duckdb, polars as pl
+from fastgan.virtual import VirtualTable
+def most():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+names = [f"x{{i}}" for i in range(16)]
+connection = duckdb.connect(config=dict(threads=1))
+def read(rows):
+    numbers = VirtualTable({str(tmp_path / "g")!r}, rows, threads=1)
+    if {reader!r} == "duckdb":
+        connection.sql("select " + ", ".join(f"avg({{n}})" for n in names) + " from numbers").fetchall()
+    elif {reader!r} == "polars":
+        numbers.lazy().select(pl.col(names).mean()).collect(engine="streaming")
+    else:
+        numbers.to_table()
+read(100_000)
+few = most()
+read(2_000_000)
+print(most() - few)
+"""
+    done = run_program(code)
+    assert done.returncode == 0, done.stderr
+    grown = float(done.stdout)
+    if reader == "all rows at once":  # 72 bytes each: this test would see it
+        assert grown > 100
+    else:
+        assert grown < 50
 
 
 def test_duckdb_values_and_types(labelled, features, connection):

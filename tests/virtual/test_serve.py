@@ -87,6 +87,18 @@ def test_rows_are_those_of_the_file(client, tables):
     assert get(client, table="people", rows=0).num_rows == 0
 
 
+def test_adbc_reads_what_a_flight_info_tells(server, client, tables):
+    """The ADBC driver of Flight SQL, given a partition; queries it cannot ask: SQL is for the client."""
+    adbc = pytest.importorskip("adbc_driver_flightsql.dbapi")
+    command = flight.FlightDescriptor.for_command(json.dumps({"table": "people", "first": 5, "rows": 70}))
+    partition = client.get_flight_info(command).serialize()
+    with adbc.connect(server.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.adbc_read_partition(partition)
+        assert cursor.fetch_arrow_table().equals(tables["people"][5:75].to_table())
+        with pytest.raises(adbc.Error):
+            cursor.execute("select 1")
+
+
 def test_health(server, client, tables):
     assert [a.type for a in client.list_actions()] == ["health"]
     health = server.health()
