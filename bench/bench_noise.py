@@ -18,7 +18,7 @@ def groups(options: Options) -> list[Group]:
     """Return a group for each size."""
     if options.device == "cuda":
         return []  # drawn inside the step's kernels there
-    sizes = ((1024, 100),) if options.quick else ((32, 100), (1024, 100), (16384, 512))
+    sizes = ((1024, 100),) if options.quick else ((32, 100), (1024, 100), (4096, 512))
     return [_numbers(Noise(threads=1, rows=rows, columns=columns)) for rows, columns in sizes]
 
 

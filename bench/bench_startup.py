@@ -39,7 +39,6 @@ def _first_steps(options: Options) -> Group:
     peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager"}
     if not options.quick:
         peers["JAX jit + lax.scan"] = "jax_scan.JaxScan"
-        peers["torch.compile, one graph, read from its cache"] = "torch_compile.CompiledWhole"
     rows = [Row(contender(title, peer), ours) for title, peer in peers.items()]
     title = f"first step, batch 128, {options.threads} threads, imports not counted"
     return Group("first", title, rows, rounds=3)

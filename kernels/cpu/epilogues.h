@@ -9,7 +9,7 @@ namespace FASTGAN_NS {
 template <int ACT, int N>
 INLINE Pack<N> activate(const Pack<N>& x, float slope) {
   if constexpr (ACT == fastgan::kLeakyRelu)
-    return each<N>([&](int i) { return vmax(x.v[i], V{}) + vmin(x.v[i], V{}) * slope; });
+    return each<N>([&](int i) { return vmax(V{}, x.v[i]) + vmin(V{}, x.v[i]) * slope; });  // NaN stays NaN
   if constexpr (ACT == fastgan::kSigmoid) return vsigmoid(x);
   if constexpr (ACT == fastgan::kTanh) return vtanh(x);
   return x;

@@ -299,6 +299,19 @@ def test_an_unknown_instruction_set_is_an_error_that_names_the_known_ones():
     assert all(isa in done.stderr for isa in ISAS) and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["discriminator.layers.0.weight", "generator.layers.0.weight"])
+def test_a_hidden_unit_that_is_not_a_number_shows_in_the_losses(make_data, monkeypatch, isa, name):
+    """The trainer looks at the losses alone: no activation may turn NaN into a number."""
+    monkeypatch.setenv("FASTGAN_ISA", isa)
+    config, data = setting(make_data, dict(g_hidden=(24,), d_hidden=(24, 18), r1=0.0, r2=0.0))
+    state = initial(config, data)
+    state.tensors[name].view(-1)[0] = math.nan
+    metrics = native_at(config, data, state).run(2)
+    losses = metrics[:, [METRICS.index("d_loss"), METRICS.index("g_loss")]]
+    assert np.isnan(losses).all()
+
+
 @pytest.mark.parametrize("isa", ["", *ISAS])
 def test_the_instruction_set_can_be_chosen(isa):
     code = "from fastgan.kernels.cpu import native; print(native().isa())"
