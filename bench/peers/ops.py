@@ -18,11 +18,12 @@ SLOPE = 0.2
 
 @dataclass(frozen=True)
 class _Op(Problem):
-    """An op on ``batch`` rows, with or without its backward pass."""
+    """An op on ``batch`` rows, with or without its backward pass, or with the graph for one."""
 
     batch: int = 128
     dtype: str = "float32"
     backward: bool = False
+    graph: bool = False
 
     @property
     def item(self) -> int:
@@ -49,12 +50,15 @@ class Dense(_Op):
 
 @dataclass(frozen=True)
 class Bce(_Op):
-    """The mean BCE of ``batch`` logits against 1."""
+    """The mean BCE of ``batch`` logits against 1: the number, or a tensor of it that was there before."""
+
+    tensor: bool = False
 
     @property
     def work(self) -> Work:
-        """Of a call. Backward reads the logits again and writes their gradient."""
-        return Work(0.0, self.item * self.batch * (3 if self.backward else 1), "call")
+        """Of a call. Backward reads logits and targets again and writes the logits' gradient."""
+        read = 2 if self.tensor else 1
+        return Work(0.0, self.item * self.batch * (2 * read + 1 if self.backward else read), "call")
 
 
 class _Calls:
@@ -69,7 +73,7 @@ class _Calls:
 
         def values(*shape: int) -> Tensor:
             tensor = torch.randn(*shape, generator=random).to(case.device, getattr(torch, case.dtype))
-            return tensor.requires_grad_(case.backward)
+            return tensor.requires_grad_(case.backward or case.graph)
 
         if isinstance(case, Dense):
             self.tensors = [
@@ -80,7 +84,8 @@ class _Calls:
             self.call, last = self.dense, SLOPE
             self.gradient = values(case.batch, case.outputs).detach()
         else:
-            self.tensors, self.call, last = [values(case.batch)], self.bce, 1.0
+            self.tensors, self.call = [values(case.batch)], self.bce
+            last = torch.ones_like(self.tensors[0], requires_grad=False) if case.tensor else 1.0
             self.gradient = None
         self.arguments = (*self.tensors, last)
 
@@ -122,5 +127,7 @@ class Plain(_Calls):
         return F.leaky_relu(F.linear(x, weight, bias), slope)
 
     @staticmethod
-    def bce(logits: Tensor, target: float) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+    def bce(logits: Tensor, target: Tensor | float) -> Tensor:
+        if not isinstance(target, Tensor):
+            target = torch.full_like(logits, target)
+        return F.binary_cross_entropy_with_logits(logits, target)

@@ -40,6 +40,8 @@ def bce_with_logits(
         UserError: an unknown ``impl``, or one that was asked for by name and cannot run.
     """
     if impl == "auto":
+        if logits.numel() < _FEW:  # as _choose would say, a microsecond sooner
+            return bce_with_logits_reference(logits, target, weight, pos_weight, reduction)
         impl = _choose(logits, target, weight, pos_weight, reduction).impl
     else:
         check_impl(impl)
@@ -63,12 +65,12 @@ def _named(impl: str, *tensors: Tensor | float | None) -> tuple:
     return tensors
 
 
-# As measured on 2 cores of an EPYC (Zen 3): without a graph one native pass against PyTorch's five
-# operators is 0.93 to 1.5 times as fast; with one, its 30 microseconds of Python are worth it from 2^17
-# logits on (1.2 to 1.7 times, forward and backward together).
-_MANY_LOGITS = 1 << 17
+# From `python -m bench.ops_choice`, without and with `--impl cpu`, on 2 cores of an EPYC (Zen 3): from these
+# numbers on, native code is 1.35 to 4.6 times as fast. A graph costs it some 30 microseconds of Python.
+_FEW = 1 << 14
+_FEW_WITH_GRAPH = 1 << 16
 
-_SMALL = Choice("reference", "PyTorch's operators; with a graph, native code pays for many logits only")
+_SMALL = Choice("reference", "PyTorch's operators; one pass instead of several pays for many logits only")
 _WEIGHTED = Choice("reference", "PyTorch's operators; weights have not been measured")
 _NATIVE = Choice("cpu", "one native pass instead of PyTorch's several")
 
@@ -80,7 +82,8 @@ def _choose(
     pos_weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Choice:
-    if logits.requires_grad and logits.numel() < _MANY_LOGITS and torch.is_grad_enabled() and logits.is_cpu:
+    graph = logits.requires_grad and torch.is_grad_enabled()
+    if logits.numel() < (_FEW_WITH_GRAPH if graph else _FEW) and logits.is_cpu:
         return _SMALL
     if weight is not None or pos_weight is not None:
         return _WEIGHTED

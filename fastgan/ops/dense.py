@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from math import inf
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from fastgan.errors import UserError
 from fastgan.ops import dense_op
 from fastgan.ops.choice import RULES, Choice, check_impl, check_named, why_not_native
 from fastgan.ops.library import cast
-from fastgan.ops.reference import linear_leaky_relu_reference
+from fastgan.ops.reference import leaky_relu, linear_leaky_relu_reference
 
 
 def check_slope(negative_slope: float) -> None:
     """Raise a UserError for a slope that the fused op cannot take."""
-    if not 0.0 <= negative_slope < math.inf:
+    if not 0.0 <= negative_slope < inf:
         raise UserError(
             "negative_slope",
             negative_slope,
@@ -50,9 +51,14 @@ def linear_leaky_relu(
         UserError: a slope below 0 (the output's sign then no longer tells the input's), an unknown ``impl``,
             or one that was asked for by name and cannot run.
     """
-    if not 0.0 <= negative_slope < math.inf:
+    if not 0.0 <= negative_slope < inf:
         check_slope(negative_slope)
     if impl == "auto":
+        shape = weight.shape
+        # What _choose would say and the reference do, without the microsecond that both take.
+        if x.numel() * shape[0] < _MANY_OUTPUTS * shape[-1]:
+            y = linear(x, weight, bias)
+            return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
         impl = _choose(x, weight, bias).impl
     else:
         check_impl(impl)
@@ -67,40 +73,35 @@ def linear_leaky_relu(
     return dense_op.linear_leaky_relu(x, weight, bias, negative_slope, impl)
 
 
-# What auto takes on the CPU, from interleaved medians against plain PyTorch over batches 128 to 4096,
-# inputs 8 to 1024 and outputs 32 to 4096, on 2 cores of an EPYC (Zen 3); `pytest bench/ --benchmark-only -k
-# ops` prints the like. Native code saves passes over the outputs, and little else: MKL's products are as
-# good. So it is taken for large outputs (4 MiB and more: 1.07 to 4 times as fast, forward and backward
-# together), and for so few inputs that the products are memory passes themselves (1.5 to 2.3 times). A
-# graph costs it 30 microseconds of Python.
-_MANY_OUTPUTS = 1 << 20
-_SOME_OUTPUTS = 1 << 17
-_FEW_INPUTS = 16
-_MOST_INPUTS = 512  # beyond it the products are all there is, and MKL's are as good
+# What auto takes on the CPU comes from `python -m bench.ops_choice`, without and with `--impl cpu`, on 2
+# cores of an EPYC (Zen 3). Native code saves passes over the outputs, and little else: MKL's products are as
+# good, and a graph costs it 30 microseconds of Python. Where it is taken, it is 1.03 to 3.1 times as fast
+# without a graph, 1.05 to 2.4 times with one, and 1.03 to 5.6 times forward and backward together.
+_MANY_OUTPUTS = 1 << 20  # fewer stay in the caches, and some shapes then lose 10% and more
+_MANY_ROWS = 512  # fewer, and putting the weight in the kernels' order takes 5% that is not won back
+_INPUTS = range(2, 257)  # beyond it the products are all there is; a single one has a faster weight gradient
 
 _SMALL = Choice("reference", "PyTorch's operators; outputs are too few for passes over them to matter")
 _PRODUCT = Choice("reference", "PyTorch's operators; the product takes nearly all of the time")
-_NARROW = Choice("reference", "PyTorch's operators; with few inputs the native code gains in backward only")
+_FLAT = Choice("reference", "PyTorch's operators; rows are too few for a weight of so many outputs")
+_SINGLE = Choice("reference", "PyTorch's operators; with a single input they are faster in backward")
 _NATIVE = Choice("cpu", "native code saves passes over the many outputs")
-_BACKWARD = Choice("cpu", "with so few inputs native code is faster, forward and backward together")
 
 
 def _choose(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope: float = 0.01) -> Choice:
     inputs = weight.shape[-1]
-    outputs = x.numel() * weight.shape[0] // (inputs or 1)
-    if outputs < _SOME_OUTPUTS and x.is_cpu:
+    if x.numel() * weight.shape[0] < _MANY_OUTPUTS * inputs and x.is_cpu:
         return _SMALL
     obstacle = why_not_native(x, weight, bias)
     if obstacle is not None:
         return obstacle
-    if weight.dim() != 2 or x.shape[-1] != inputs:
+    if weight.dim() != 2 or x.shape[-1] != inputs or not inputs:
         return _SMALL  # PyTorch's operators say what is wrong
-    if inputs > _MOST_INPUTS:
-        return _PRODUCT
-    if inputs <= _FEW_INPUTS:
-        graph = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-        return _BACKWARD if graph else _NARROW
-    return _NATIVE if outputs >= _MANY_OUTPUTS else _SMALL
+    if x.numel() < _MANY_ROWS * inputs:
+        return _FLAT
+    if inputs in _INPUTS:
+        return _NATIVE
+    return _SINGLE if inputs < _INPUTS.start else _PRODUCT
 
 
 RULES[linear_leaky_relu] = _choose

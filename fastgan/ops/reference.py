@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 
 # What F.leaky_relu calls, without its 0.4 microseconds of Python.
-_leaky_relu, _leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
-_IN_PLACE_FROM = 1 << 14  # elements: from there on the memory pass that is saved is worth more
+leaky_relu, leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
+_IN_PLACE_FROM = 1 << 19  # elements: from there on the memory that is not touched is worth more
 
 
 def linear_leaky_relu_reference(
@@ -39,9 +40,9 @@ def linear_leaky_relu_reference(
     y = F.linear(x, weight, bias)
     # Of other than two dimensions F.linear returns a view, and autograd copies when a view is written.
     # Compilers decide for themselves what is in place.
-    if y.requires_grad and (torch.compiler.is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM):
-        return _leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
-    return _leaky_relu_(y, negative_slope) if negative_slope else torch.relu_(y)
+    if y.requires_grad and (is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM):
+        return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
+    return leaky_relu_(y, negative_slope) if negative_slope else torch.relu_(y)
 
 
 def bce_with_logits_reference(

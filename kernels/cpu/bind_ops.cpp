@@ -109,5 +109,6 @@ void bind_ops(nb::module_& m) {
         "The gradients whose outputs are given.");
   m.def("bce", &bce, "count"_a, "logits"_a, "target"_a.none(), "value"_a, "weight"_a.none(), "pos_weight"_a.none(),
         "reduction"_a, "loss"_a, "gradient"_a.none(), "threads"_a, "BCE with logits, all tensors contiguous.");
-  m.def("use_openmp", &fastgan::use_openmp, "address"_a, "Take threads from the OpenMP runtime with this GOMP_parallel.");
+  m.def("use_openmp", &fastgan::use_openmp, "parallel"_a, "number"_a,
+        "Take threads from the OpenMP runtime with this GOMP_parallel and omp_get_thread_num.");
 }

@@ -164,56 +164,81 @@ static void column_sums(const float* panels, long panel, int rows, int columns, 
 
 // ---- binary cross entropy with logits
 
+// log(1 + e) for e in [0, 1], by 2 atanh(e / (2 + e)): a polynomial of degree 4 with a relative error of 8e-9.
+INLINE V log1p_unit(V e) {
+  const V s = e / (e + 2.0f), z = s * s;
+  V p = z * 2.8178336e-1f + 2.7960601e-1f;
+  p = p * z + 4.0024911e-1f;
+  p = p * z + 6.6666315e-1f;
+  return s * (p * z + 2.0f);
+}
+
 // loss     = weight ((1 - t) softplus(l) + pos_weight t softplus(-l))
 // gradient = weight ((1 - t) sigmoid(l)  - pos_weight t sigmoid(-l))
 // Both sides of either come from one e^-|l|, and neither is one minus the other: no digits are lost on a side.
+template <bool GRADIENT>
 INLINE void bce_lanes(V l, V t, V pos, V weight, V& loss, V& gradient) {
-  const V a = vabs(l), e = a > 87.0f ? V{} : vexp(-a), u = e + 1.0f;
-  const V rest = vlog(u) + (e - (u - 1.0f)) / u;  // log(1 + e), with what rounding took from 1 + e
+  const V a = vabs(l), e = a > 87.0f ? V{} : vexp(-a);
   const V negative = 1.0f - t, positive = t * pos;
-  const V value = rest * (negative + positive) + (l > 0.0f ? negative * l : positive * -l);
-  const V near = 1.0f / u, far = e / u;
-  const V up = l > 0.0f ? near : far, down = l > 0.0f ? far : near;  // sigmoid(l), sigmoid(-l)
-  const V slope = negative * up - positive * down;
+  const V value = log1p_unit(e) * (negative + positive) + (l > 0.0f ? negative * l : positive * -l);
   loss = (l == l ? value : l) * weight;
-  gradient = (l == l ? slope : l) * weight;
+  if constexpr (GRADIENT) {
+    const V near = 1.0f / (e + 1.0f), far = e * near;
+    const V up = l > 0.0f ? near : far, down = l > 0.0f ? far : near;  // sigmoid(l), sigmoid(-l)
+    const V slope = negative * up - positive * down;
+    gradient = (l == l ? slope : l) * weight;
+  }
+}
+
+// Elements [i, i + count), at most a vector of them; returned are the losses. Lanes beyond the last are log 2.
+template <bool GRADIENT, bool WHOLE>
+INLINE V bce_vector(const BceArrays& b, long i, int count) {
+  const auto take = [&](const float* from, float otherwise) {
+    if (!from) return set1(otherwise);
+    if constexpr (WHOLE) return load(from + i);
+    float lanes[VW] = {};
+    std::memcpy(lanes, from + i, (size_t)count * sizeof(float));
+    return load(lanes);
+  };
+  const auto give = [&](float* to, V v) {
+    if constexpr (WHOLE) return store(to + i, v);
+    float lanes[VW];
+    store(lanes, v);
+    std::memcpy(to + i, lanes, (size_t)count * sizeof(float));
+  };
+  V loss, gradient;
+  bce_lanes<GRADIENT>(take(b.logits, 0), take(b.target, b.value), take(b.pos_weight, 1), take(b.weight, 1), loss,
+                      gradient);
+  if (b.losses) give(b.losses, loss);
+  if constexpr (GRADIENT) give(b.gradient, gradient * b.scale);
+  return loss;
+}
+
+template <bool GRADIENT>
+static double bce_as(const BceArrays& b, long begin, long end) {
+  double total = 0;
+  for (long i = begin; i < end;) {
+    const long stop = end - i < 1024 ? end : i + 1024;
+    V sum = {}, other = {};
+    for (; i + VW <= stop; i += VW) {  // in turn
+      const V next = other + bce_vector<GRADIENT, true>(b, i, VW);
+      other = sum;
+      sum = next;
+    }
+    total += (double)FASTGAN_NS::sum(sum + other);
+    if (i < stop) {
+      float lanes[VW];
+      store(lanes, bce_vector<GRADIENT, false>(b, i, (int)(stop - i)));
+      for (int j = 0; j < stop - i; j++) total += (double)lanes[j];
+      i = stop;
+    }
+  }
+  return total;
 }
 
 // Elements [begin, end): gradients and, for `none`, losses are written; returned is the losses' sum.
 static double bce(const BceArrays& b, long begin, long end) {
-  double total = 0;
-  for (long block = begin; block < end; block += 1024) {
-    const long stop = end - block < 1024 ? end : block + 1024;
-    V sum[2] = {};
-    for (long i = block; i < stop; i += VW) {
-      const int count = stop - i < VW ? (int)(stop - i) : VW;
-      float lanes[4][VW] = {};
-      const auto take = [&](const float* from, float otherwise, int k) {
-        if (!from) return set1(otherwise);
-        if (count == VW) return load(from + i);
-        std::memcpy(lanes[k], from + i, (size_t)count * sizeof(float));
-        return load(lanes[k]);
-      };
-      const auto give = [&](float* to, V v) {
-        if (count == VW) return store(to + i, v);
-        store(lanes[0], v);
-        std::memcpy(to + i, lanes[0], (size_t)count * sizeof(float));
-      };
-      V loss, gradient;
-      bce_lanes(take(b.logits, 0, 0), take(b.target, b.value, 1), take(b.pos_weight, 1, 2), take(b.weight, 1, 3), loss,
-                gradient);
-      if (b.losses) give(b.losses, loss);
-      if (b.gradient) give(b.gradient, gradient * b.scale);
-      if (count < VW) {  // lanes beyond the last are log 2
-        store(lanes[0], loss);
-        for (int j = 0; j < count; j++) total += (double)lanes[0][j];
-      } else {
-        sum[i / VW % 2] = sum[i / VW % 2] + loss;
-      }
-    }
-    total += (double)FASTGAN_NS::sum(sum[0] + sum[1]);
-  }
-  return total;
+  return b.gradient ? bce_as<true>(b, begin, end) : bce_as<false>(b, begin, end);
 }
 
 }  // namespace FASTGAN_NS

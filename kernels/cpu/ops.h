@@ -61,7 +61,7 @@ void dense_backward(RowMajor dy, RowMajor x, RowMajor weight, RowMajor y, float 
 // Writes b.losses (kNone) or *loss, and b.gradient unless that is null; sets b.scale.
 void bce_with_logits(BceArrays b, long count, Reduction reduction, float* loss, int threads);
 
-// From now on threads come from the caller's OpenMP runtime: the address of its GOMP_parallel.
-void use_openmp(uint64_t gomp_parallel);
+// From now on threads come from the caller's OpenMP runtime: addresses of its GOMP_parallel and omp_get_thread_num.
+void use_openmp(uint64_t parallel, uint64_t number);
 
 }  // namespace fastgan

@@ -97,17 +97,17 @@ def test_the_activation_is_in_place_for_autograd_too():
 
     def kept(op):
         sizes = {}
-        case = Dense.random(256, 17, 64)
+        case = Dense.random(512, 300, 2048)
         weight = case.weight.requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t: sizes.setdefault(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()), id
         ):
             y = op(case.x, weight, case.bias, 0.2)
         sizes.setdefault(y.untyped_storage().data_ptr(), y.untyped_storage().nbytes())
-        return sum(n for n in sizes.values() if n == 256 * 64 * 4)
+        return sum(n for n in sizes.values() if n == 512 * 2048 * 4)
 
-    assert kept(plain_dense) == 2 * 256 * 64 * 4
-    assert kept(linear_leaky_relu) == 256 * 64 * 4
+    assert kept(plain_dense) == 2 * 512 * 2048 * 4
+    assert kept(linear_leaky_relu) == 512 * 2048 * 4
 
 
 # ---- mistakes that the comparison must see

@@ -35,8 +35,11 @@ def native_calls(monkeypatch):
         (128, 784, 128, True, "reference"),
         (4096, 64, 256, True, "cpu"),
         (4096, 64, 256, False, "cpu"),
-        (1024, 8, 128, True, "cpu"),
-        (1024, 8, 128, False, "reference"),
+        (4096, 64, 255, False, "reference"),
+        (1024, 2, 1024, True, "cpu"),
+        (1024, 1, 1024, True, "reference"),
+        (511, 8, 4096, True, "reference"),
+        (1024, 257, 1024, True, "reference"),
         (1024, 1024, 1024, True, "reference"),
     ],
 )
@@ -57,7 +60,13 @@ def test_dense(native_calls, batch, inputs, outputs, graph, impl):
 
 @pytest.mark.parametrize(
     ("count", "graph", "impl"),
-    [(1, False, "cpu"), (1, True, "reference"), (1 << 17, True, "cpu"), (1 << 17, False, "cpu")],
+    [
+        (1, False, "reference"),
+        ((1 << 14) - 1, False, "reference"),
+        (1 << 14, False, "cpu"),
+        ((1 << 16) - 1, True, "reference"),
+        (1 << 16, True, "cpu"),
+    ],
 )
 @pytest.mark.parametrize("target", [None, 1.0])
 def test_bce(native_calls, count, graph, impl, target):

@@ -22,10 +22,10 @@ def _share_threads() -> None:
     """
     try:
         library = ctypes.CDLL(str(next(Path(torch.__file__).parent.glob("lib/libtorch_cpu.*"))))
-        address = ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value
+        functions = library.GOMP_parallel, library.omp_get_thread_num
     except (StopIteration, OSError, AttributeError):  # linked otherwise, or another OpenMP: a pool of its own
         return
-    _native.use_openmp(address)
+    _native.use_openmp(*(ctypes.cast(f, ctypes.c_void_p).value for f in functions))
 
 
 _share_threads()
