@@ -14,6 +14,7 @@ from fastgan.kernels.triton import (
 )
 from torch import Tensor
 
+from bench import gpu_steps
 from bench.gpu_compile import Launch, launches
 
 ARITHMETIC = {
@@ -58,14 +59,18 @@ def cases(target: str) -> list[str]:
     arithmetic = [a for a in ARITHMETIC if (target, a) != ("gfx942", "tf32x3")]  # its compiler has none
     dense = [f"{name} | {a} | {size}" for name in DENSE for a in arithmetic for size in SIZES]
     bce = [f"bce_with_logits_fwd_bwd | {dtype} | {kind}" for kind in BCE for dtype in BCE_DTYPES]
-    return dense + bce
+    steps = [f"step | {a} | default" for a in gpu_steps.arithmetics(target)]
+    steps += [f"step | tf32 | {model}" for model in gpu_steps.MODELS if model != "default"]
+    return dense + bce + steps
 
 
 def compile_case(case: str, target: str) -> list[Launch]:
     """Compile the launches of a case."""
     launcher, arithmetic, kind = case.split(" | ")
     with launches(target) as compiled:
-        if launcher in DENSE:
+        if launcher == "step":
+            gpu_steps.launch_step(arithmetic, kind)
+        elif launcher in DENSE:
             dtype, precision = ARITHMETIC[arithmetic]
             DENSE[launcher](_layer(*SIZES[kind], dtype), precision)
         else:

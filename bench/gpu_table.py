@@ -1,8 +1,9 @@
 """What every Triton kernel takes on four GPUs, compiled without any: ``python -m bench.gpu_table``.
 
-Registers, stack, shared memory and tensor-core instructions of every case of ``bench/gpu_cases.py``. The
-record is ``bench/results/compiled/kernels.json``, from which a part of kernels/README.md is generated;
-``--check`` fails where something has got worse. Nothing is run, and nothing timed.
+Registers, stack, shared memory and tensor-core instructions of every case of ``bench/gpu_cases.py``, and how
+often a step of the CUDA engine launches each kernel. The record is
+``bench/results/compiled/kernels.json``, from which parts of kernels/README.md are generated; ``--check``
+fails where something has got worse. Nothing is run, and nothing timed.
 """
 
 from __future__ import annotations
@@ -21,22 +22,33 @@ import triton
 
 from bench.gpu_cases import cases, compile_case
 from bench.gpu_compile import SHARED_LIMIT, TARGETS
+from bench.gpu_steps import counts
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "bench" / "results" / "compiled" / "kernels.json"
 README = ROOT / "kernels" / "README.md"
 MARKERS = ("<!-- python -m bench.gpu_table --write -->", "<!-- end -->")
+LAUNCHES = ("<!-- launches: python -m bench.gpu_table --write -->", "<!-- end of launches -->")
 
 Rows = dict[str, dict[str, Any]]
 """By ``kernel | arithmetic | size | target``: the fields of ``gpu_compile.Resources``."""
 
 
 def measure(case: str, target: str) -> Rows:
-    """Compile a case and return a row for each of its kernels."""
+    """Compile a case and return a row for each of its kernels: the most over its launches of it."""
     _, arithmetic, size = case.split(" | ")
-    return {
-        f"{launch.kernel} | {arithmetic} | {size} | {target}": launch.resources.as_dict()
-        for launch in compile_case(case, target)
+    rows: Rows = {}
+    for launch in compile_case(case, target):
+        name, row = f"{launch.kernel} | {arithmetic} | {size} | {target}", launch.resources.as_dict()
+        rows[name] = worst(rows.get(name, row), row)
+    return rows
+
+
+def worst(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the larger of two rows' numbers, and the tensor-core instructions that both have."""
+    most = {key: max(one[key], other[key]) for key in ("registers", "stack", "shared")}
+    return most | {
+        "tensor": {k: min(n, other["tensor"][k]) for k, n in one["tensor"].items() if k in other["tensor"]}
     }
 
 
@@ -52,21 +64,22 @@ def measure_all(wanted: list[tuple[str, str]], processes: int) -> Rows:
 def faults(rows: Rows, recorded: dict[str, Any]) -> list[str]:
     """Return a line for everything that must not be, or has got worse than recorded.
 
-    Whatever the version of Triton: no stack, no more shared memory than there is, tensor cores in use
-    wherever they can be. With the recorded version, also: no more registers or shared memory than recorded,
-    and the same kinds of tensor-core instructions.
+    Whatever the version of Triton: no stack beyond what is recorded, no more shared memory than there is,
+    tensor cores in use wherever they can be. With the recorded version, also: no more registers or shared
+    memory than recorded, and the same kinds of tensor-core instructions.
     """
     lines = []
     for name, row in rows.items():
         _, arithmetic, _, target = name.split(" | ")
-        if row["stack"]:
-            lines.append(f"{name}: {row['stack']} bytes of stack; wanted none")
+        stack = recorded.get("rows", {}).get(name, {}).get("stack", 0)
+        if row["stack"] > stack:
+            lines.append(f"{name}: {row['stack']} bytes of stack; wanted {stack or 'none'}")
         if row["shared"] > SHARED_LIMIT[target]:
             lines.append(
                 f"{name}: {row['shared']} bytes of shared memory; the limit is {SHARED_LIMIT[target]}"
             )
-        dense = name.startswith("_linear")
-        if dense and not row["tensor"] and (arithmetic != "ieee" or target == "gfx942"):
+        multiplies = name.startswith(("_linear", "step_")) and not name.startswith("step_head")
+        if multiplies and not row["tensor"] and (arithmetic != "ieee" or target == "gfx942"):
             lines.append(f"{name}: no tensor-core instruction")
         if recorded["triton"] != triton.__version__:
             continue
@@ -112,16 +125,24 @@ def _cell(rows: list[dict[str, Any]]) -> str:
     return ", ".join(parts + sorted({kinds(row) for row in rows} - {""}))
 
 
-def generated(record: dict[str, Any]) -> str:
-    """Return what stands between the markers in kernels/README.md."""
-    return f"Compiled by Triton {record['triton']}:\n\n{table(record['rows'])}"
+def launch_table(counts: dict[str, dict[str, int]]) -> str:
+    """Return how often each kernel is launched in each kind of step, as Markdown."""
+    kernels = list(dict.fromkeys(kernel for step in counts.values() for kernel in step))
+    lines = ["| kernel | " + " | ".join(counts) + " |", "|---|" + "---|" * len(counts)]
+    lines += [
+        f"| `{kernel}` | " + " | ".join(str(step.get(kernel, 0)) for step in counts.values()) + " |"
+        for kernel in kernels
+    ]
+    return "\n".join([*lines, "| all | " + " | ".join(str(sum(s.values())) for s in counts.values()) + " |"])
 
 
 def readme_with(text: str, record: dict[str, Any]) -> str:
-    """Return the README's text with the generated part renewed."""
-    before, rest = text.split(MARKERS[0])
-    after = rest.split(MARKERS[1], 1)[1]
-    return f"{before}{MARKERS[0]}\n{generated(record)}\n{MARKERS[1]}{after}"
+    """Return the README's text with the generated parts renewed."""
+    resources = f"Compiled by Triton {record['triton']}:\n\n{table(record['rows'])}"
+    for (start, end), new in ((MARKERS, resources), (LAUNCHES, launch_table(record["launches"]))):
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{new}\n{end}{rest.split(end, 1)[1]}"
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = measure_all(wanted, options.processes)
     print(table(rows))
     if options.write:
-        record = {"triton": triton.__version__, "rows": dict(sorted(rows.items()))}
+        record = {"triton": triton.__version__, "launches": counts(), "rows": dict(sorted(rows.items()))}
         RECORD.parent.mkdir(parents=True, exist_ok=True)
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
         README.write_text(readme_with(README.read_text(), record))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
 from helpers.cases import make_data
 from helpers.dry_run import DryRun
@@ -53,3 +56,15 @@ def test_launches_by_depth():
     d_step = (g + 1) + d + 1 + (d - 1) + 1
     g_step = (g + 1) + d + 1 + (d - 1) + 1 + g + 1
     assert len(record) == d_step + g_step and problems == []
+
+
+@pytest.mark.parametrize("kind", ["article, any", "default, with penalties", "default, without"])
+def test_the_recorded_launches_are_those_of_the_dry_run(kind):
+    """kernels/README.md shows the record."""
+    gpu_table = pytest.importorskip("bench.gpu_table")
+    recorded = json.loads(gpu_table.RECORD.read_text())["launches"]
+    options, step = {"article": preset("article"), "default": {}}[kind.split(",")[0]], "without" in kind
+    records, problems = launched(Config(**SMALL | options), 2)
+    assert Counter(launch[0] for launch in records[step]) == recorded[kind] and problems == []
+    assert set(recorded) == {"article, any", "default, with penalties", "default, without"}
+    assert sum(recorded["article, any"].values()) <= 19
