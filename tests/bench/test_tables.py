@@ -11,7 +11,7 @@ def test_both_read_the_same_rows():
     here, there = Here(case), Flight(case)
     assert there.table.schema == here.table.schema
     assert there.table[70_000:70_100].to_table().equals(here.table[70_000:70_100].to_table())
-    assert there.run(1) == here.run(1) == 100_000
+    assert there.run(1) == here.run(1) == 20_000
     there.server.kill()
     there.server.communicate()
     there.folder.cleanup()
