@@ -14,8 +14,8 @@ namespace fastgan {
 void run_together(int threads, const std::function<void(int)>& job);
 
 // Call f(unit, member) for every unit in [0, units), in any order, on up to `threads` threads. Every member has its own
-// stretch of units, the same in every call of this size, and then helps the others: what it wrote last time is still in
-// its cache. With one counter for all, a virtual machine whose processors share no cache took up to 1.8 times as long.
+// stretch of units, the same in every call of this size, and then helps the others. With one counter for all, 4096 rows
+// of a layer 8 -> 1024 took from 1.2 to 3.1 ms instead of 1.1: rows moved between the processors' caches, we suppose.
 template <class F>
 void for_units(int threads, long units, const F& f) {
   if (threads == 1 || units <= 1) {
