@@ -41,7 +41,8 @@ def test_the_log_tells_the_run_with_times(run):
     lines = (run / "log.txt").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S", line) for line in lines)
     assert "from step 0 of 13" in lines[0] and "finished 13 steps" in lines[-1]
-    assert len(lines) == 2 + 4  # statistics at 4, 8, 12 and 13
+    assert "reference: " in lines[1]
+    assert len(lines) == 3 + 4  # statistics at 4, 8, 12 and 13
 
 
 def test_grids_show_the_average_generator_on_the_same_noise(run):

@@ -60,12 +60,13 @@ def test_kill_9_loses_at_most_the_work_since_the_last_checkpoint(tmp_path, whole
 
 def test_piped_output_is_plain_lines_and_sigterm_saves(tmp_path):
     process = start("fastgan.train", *train_args(tmp_path, 100_000, "--log-every", "10"))
-    lines = [process.stdout.readline() for _ in range(5)]
+    lines = [process.stdout.readline() for _ in range(6)]
     assert len(stats_of(runs_in(tmp_path)[0])) < 40  # they came at once, not with a full buffer
     process.terminate()
     rest, error = process.communicate(timeout=60)
     assert process.returncode == 143 and error == ""
-    assert [line.split(":")[0] for line in lines[1:]] == [f"step {n}" for n in (10, 20, 30, 40)]
+    heads = [line.split(":")[0] for line in lines[1:]]
+    assert heads == ["reference", *(f"step {n}" for n in (10, 20, 30, 40))]
     assert "\r" not in "".join(lines) + rest and "\x1b" not in rest
     (run,) = runs_in(tmp_path)
     message = rest.splitlines()[-1]

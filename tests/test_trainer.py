@@ -83,11 +83,15 @@ def test_the_second_interrupt_does_what_it_always_did(tmp_path, at_step, capsys)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    at_step(7, twice)
-    run = new_run(tmp_path, 13, code=130)
-    assert capsys.readouterr().err == "fastgan: interrupted\n"
-    assert last_step(run) == 5
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores it
+    try:
+        at_step(7, twice)
+        run = new_run(tmp_path, 13, code=130)
+        assert capsys.readouterr().err == "fastgan: interrupted\n"
+        assert last_step(run) == 5
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_training_outside_the_main_thread_leaves_signals_alone(tmp_path):
