@@ -22,7 +22,7 @@ format: ## ruff: mend what can be mended
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench: ## all benchmarks, under 15 minutes, then pictures, tables and the README's section
+bench: ## all benchmarks, about a quarter of an hour, then pictures, tables and the README's section
 	$(PYTHON) -m pytest bench/ --benchmark-only
 	$(PYTHON) -m bench.report
 
