@@ -109,7 +109,10 @@ def _serve(argv: Sequence[str] | None) -> int:
     )
     guard = "with a token" if tokens else "without tokens"
     print(f"{scheme}://{shown}:{server.port} serves {', '.join(tables)}, {guard}", flush=True)
-    stop.wait()
+    # A signal that another thread takes does not end this thread's wait, and Python runs handlers in this one
+    # alone: without a limit to the wait, such a signal is never heard.
+    while not stop.wait(0.2):
+        pass
     print(f"stopping: {server.traffic.streams} live streams have {grace} s", flush=True)
     if not server.close(grace):
         # A stream that nobody reads holds its thread in gRPC, which only the end of the process ends: its
