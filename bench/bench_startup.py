@@ -14,33 +14,37 @@ IMPORTS = {
 
 
 def groups(options: Options) -> list[Group]:
-    """Return the imports and the first steps."""
+    """Return the imports, and the first steps if there is time for them."""
     if options.device == "cuda":
         return []
-    return [_imports(options), _first_steps(options)]
+    return [
+        _imports(options.quick, options.threads),
+        *([] if options.quick else [_first_steps(options.threads)]),
+    ]
 
 
-def _imports(options: Options) -> Group:
+def _imports(quick: bool, threads: int) -> Group:
     def contender(title: str, code: str) -> Contender:
-        return Contender(title, "startup.Process", Startup(threads=options.threads, code=code))
+        return Contender(title, "startup.Process", Startup(threads=threads, code=code))
 
     ours = contender("import fastgan", "import fastgan")
-    rows = [Row(contender(title, code), ours) for title, code in IMPORTS.items()]
-    engine = contender("import fastgan.engines.cpu", "import fastgan.engines.cpu")
-    rows.append(Row(engine, rows[0].top))
-    return Group("imports", "imports in a fresh process", rows, rounds=3 if options.quick else 5)
+    rows = [
+        Row(contender(title, code), ours) for title, code in IMPORTS.items() if not (quick and "jax" in code)
+    ]
+    if not quick:
+        engine = contender("import fastgan.engines.cpu", "import fastgan.engines.cpu")
+        rows.append(Row(engine, rows[0].top))
+    return Group("imports", "imports in a fresh process", rows, rounds=3 if quick else 5)
 
 
-def _first_steps(options: Options) -> Group:
+def _first_steps(threads: int) -> Group:
     def contender(title: str, peer: str) -> Contender:
-        return Contender(title, "startup.First", FirstStep(threads=options.threads, peer=peer))
+        return Contender(title, "startup.First", FirstStep(threads=threads, peer=peer))
 
     ours = contender("fastgan", "native.Step")
-    peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager"}
-    if not options.quick:
-        peers["JAX jit + lax.scan"] = "jax_scan.JaxScan"
+    peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager", "JAX jit + lax.scan": "jax_scan.JaxScan"}
     rows = [Row(contender(title, peer), ours) for title, peer in peers.items()]
-    title = f"first step, batch 128, {options.threads} threads, imports not counted"
+    title = f"first step, batch 128, {threads} threads, imports not counted"
     return Group("first", title, rows, rounds=3)
 
 

@@ -81,7 +81,7 @@ def groups(options: Options) -> list[Group]:
         _limits(base),
         _odd(base),
         *(_width(replace(base, hidden=w)) for w in ((256,) if options.quick else WIDTHS)),
-        *([_threads(base, options.threads)] if options.threads > 1 else []),
+        *([_threads(base, options.threads, options.quick)] if options.threads > 1 else []),
         _calls(base),
     ]
 
@@ -147,10 +147,10 @@ def _width(case: Case) -> Group:
     return Group("widths", title, rows, figure={"hidden": case.hidden})
 
 
-def _threads(base: Case, threads: int) -> Group:
+def _threads(base: Case, threads: int, quick: bool) -> Group:
     counts = [1, *(2**i for i in range(1, 10) if 2**i < threads), threads]
     rows, also = [], []
-    for peer in (fastgan, jax, eager, sgemm):
+    for peer in (fastgan, sgemm) if quick else (fastgan, jax, eager, sgemm):
         one, *more = (
             replace(peer(replace(base, threads=n)), title=f"{peer(base).title}, {n}") for n in counts
         )

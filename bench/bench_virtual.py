@@ -14,10 +14,13 @@ def groups(options: Options) -> list[Group]:
     if options.device == "cuda":
         return []  # the sampler runs on the CPU
     case = Images(threads=options.threads)
-    return [
-        _images("in order", case, also=True),
+    shuffled = [
         _images("shuffled", replace(case, shuffle=True)),
         _images("shuffled, files read from the disk", replace(case, shuffle=True, cold=True), rounds=5),
+    ]
+    return [
+        _images("in order", case, also=True),
+        *([] if options.quick else shuffled),
         _table(Columns(threads=options.threads)),
     ]
 
