@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import parity, worker
@@ -41,6 +41,7 @@ class Timed:
     """A contender's time.
 
     Attributes:
+        work: of a unit; on a GPU with its launches, counted.
         seconds: per unit, one a round.
         summary: of them.
         nearest: which limit says that a unit takes longest; empty if none applies.
@@ -48,6 +49,7 @@ class Timed:
     """
 
     contender: Contender
+    work: Work
     seconds: list[float]
     summary: Summary
     nearest: str = ""
@@ -83,10 +85,12 @@ def measure(team: Team, group: Group, options: Options) -> Measured:
     Raises:
         ParityError: a contender does other work than the reference; nothing is timed then.
     """
-    limits = {c: _limits(c) for c in group.contenders}
-    wanted = list(dict.fromkeys(limit for some in limits.values() for limit in some.values()))
-    missing, proven = _prepare(team, [*group.contenders, *wanted])
+    missing, proven = _prepare(team, group.contenders)
     ready = [c for c in group.contenders if c not in missing]
+    work = {c: _work(team, c) for c in ready}
+    limits = {c: _limits(c, work[c]) for c in ready}
+    wanted = list(dict.fromkeys(limit for some in limits.values() for limit in some.values()))
+    missing |= _prepare(team, wanted)[0]
     usable = [c for c in wanted if c not in missing]
     seconds = {c: group.seconds or options.seconds for c in ready}
     taken = team.rounds(seconds | dict.fromkeys(usable, _LIMIT_SECONDS), group.rounds or options.rounds)
@@ -94,8 +98,9 @@ def measure(team: Team, group: Group, options: Options) -> Measured:
     for contender in ready:
         values = taken.seconds[contender]
         found = {k: taken.seconds[c] for k, c in limits[contender].items() if c in usable}
-        nearest, share = _share(contender.case.work, values, found, taken.others)
-        timed[contender] = Timed(contender, values, summarize(values, taken.others), nearest, share)
+        nearest, share = _share(work[contender], values, found, taken.others)
+        summary = summarize(values, taken.others)
+        timed[contender] = Timed(contender, work[contender], values, summary, nearest, share)
     missing = {c: missing[c] for c in group.contenders if c in missing}
     results = [_result(row, timed, missing, taken.others) for row in group.rows]
     profile = None
@@ -137,9 +142,16 @@ def _initial(case: Any) -> dict[str, Any]:
     return {k: v.numpy() for k, v in init_parameters(case.spec, SEED).items()}
 
 
-def _limits(contender: Contender) -> dict[str, Contender]:
+def _work(team: Team, contender: Contender) -> Work:
+    """Return the work of a unit; on a GPU, its launches are counted."""
+    if contender.case.device != "cuda":
+        return contender.case.work
+    return replace(contender.case.work, launches=team.ask(contender, "launches")["launches"])
+
+
+def _limits(contender: Contender, work: Work) -> dict[str, Contender]:
     """Return the limits of a contender's work, to be measured beside it."""
-    case, work = contender.case, contender.case.work
+    case = contender.case
     smallest, largest = _SPANS
     span = min(max(work.span or work.bytes, smallest), largest)
     span = 2 ** round(math.log2(span))  # so that contenders of about the same size share one

@@ -21,7 +21,7 @@ class Work:
         flops: of the matrix products; a multiply-add counts as two.
         bytes: that must be read or written once, however well everything is fused.
         unit: its name: step, row, call, number.
-        launches: kernels started, on a GPU.
+        launches: kernels that ran on a GPU, those of a replayed graph too; None on a CPU.
         span: bytes of the memory that units go over, again and again, if not those of one unit. Whether it
             fits into a cache decides on how fast bytes can move.
     """

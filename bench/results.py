@@ -41,7 +41,7 @@ def record(suite: str, measured: Measured) -> dict[str, Any]:
             "title": t.contender.title,
             "peer": t.contender.peer,
             "case": asdict(t.contender.case),
-            "work": asdict(t.contender.case.work),
+            "work": asdict(t.work),
             "seconds": [_short(s) for s in t.seconds],
             "summary": summary(t.summary),
             "nearest": t.nearest,

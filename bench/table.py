@@ -29,7 +29,7 @@ def lines(measured: Measured) -> list[str]:
 
 
 def _contender(timed: Timed) -> tuple[str, ...]:
-    work, s = timed.contender.case.work, timed.summary
+    work, s = timed.work, timed.summary
     share = ""
     if timed.share is not None:
         share = _noise(timed.share) or f"{interval(timed.share, percent=True)} {timed.nearest}"

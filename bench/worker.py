@@ -44,6 +44,8 @@ class _Worker:
             return self.measure(contender, request["seconds"])
         if request["do"] == "profile":
             return self.profile(contender, request["seconds"])
+        if request["do"] == "launches":
+            return {"launches": kernels(self.peers[contender])}
         return {}
 
     def measure(self, contender: Contender, seconds: float) -> dict[str, float]:
@@ -78,6 +80,19 @@ class _Worker:
         start = time.perf_counter()
         parts = peer.profile(units)
         return {"parts": parts, "seconds": (time.perf_counter() - start) / units}
+
+
+def kernels(peer: Peer) -> float:
+    """Return how many kernels the GPU runs for a unit, as PyTorch's profiler records them, in graphs too."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    peer.reset()
+    peer.run(1)  # whatever is compiled or captured late
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        done = peer.run(1)
+    found = [e for e in profiler.events() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+    return sum(not e.name.startswith(("Memcpy", "Memset")) for e in found) / done
 
 
 def _time(peer: Peer, units: int) -> tuple[float, int]:

@@ -22,7 +22,7 @@ def line(ratio: float, noise: float, seed: int, *, cost: bool = False, run: str 
     rounds = 5
     values = ratio * np.random.default_rng(seed).lognormal(0.0, noise, rounds)
     row = Row(THEIRS, OURS, "b / a", high=1.1 if cost else None)
-    timed = {c: Timed(c, [1.0] * rounds, summarize([1.0] * rounds)) for c in (OURS, THEIRS)}
+    timed = {c: Timed(c, c.case.work, [1.0] * rounds, summarize([1.0] * rounds)) for c in (OURS, THEIRS)}
     found = Measured(
         Group("g", "t", [row]), timed, [Result(row, summarize(list(values)))], {}, [0.0] * rounds
     )
@@ -136,7 +136,7 @@ def quick(tmp_path, monkeypatch, ratios: list[float]) -> list[float]:
     def measured(team, group, options):
         ratio = ratios.pop(0)
         rows = [Result(group.rows[0], summarize([ratio] * 5))]
-        timed = {c: Timed(c, [1.0] * 5, summarize([1.0] * 5)) for c in (OURS, THEIRS)}
+        timed = {c: Timed(c, c.case.work, [1.0] * 5, summarize([1.0] * 5)) for c in (OURS, THEIRS)}
         return Measured(group, timed, rows, {}, [0.0] * 5)
 
     monkeypatch.setattr(compare, "groups", lambda options: [("step", group)])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch.autograd import DeviceType
 
 from bench import machine, measure, options, results, table, worker
 from bench.bench_step import groups
@@ -118,6 +121,8 @@ def fake(seconds: dict[str, float]):
         def ask(self, contender, do, **more):
             if contender.title not in seconds:
                 raise WorkerError("it is not here")
+            if do == "launches":
+                return {"launches": 19.0}
             return {"parts": [], "seconds": 1.0}
 
         def each(self, contenders, call):
@@ -148,6 +153,42 @@ def test_the_share_is_that_of_the_nearest_limit():
         assert found.nearest == nearest and found.share.median == pytest.approx(share)
 
 
+def test_launches_on_a_gpu_are_counted_and_a_limit():
+    one = Contender("one", "x.One", Busy(threads=1, device="cuda"))
+    team = fake({"one": 1e-4, "arithmetic": 1e-12, "copying": 1e-12, "launching": 2e-6})
+    found = measure.measure(team, Group("g", "t", also=[one]), Options(rounds=3))
+    timed = found.timed[one]
+    assert timed.work.launches == 19 and timed.nearest == "launching"
+    assert timed.share.median == pytest.approx(19 * 2e-6 / 1e-4)
+    head, row = table.lines(found)[1:3]
+    assert "launches" in head and " 19 " in row
+    assert results.record("s", found)["contenders"][0]["work"]["launches"] == 19
+
+
+def test_kernels_of_a_unit_are_counted_by_the_profiler(monkeypatch):
+    def event(name, device=DeviceType.CUDA, mark=False):
+        return SimpleNamespace(name=name, device_type=device, is_user_annotation=mark)
+
+    class Profiler(contextlib.nullcontext):
+        def events(self):
+            others = [
+                event("cudaGraphLaunch", DeviceType.CPU),
+                event("Memcpy HtoD"),
+                event("Adam", mark=True),
+            ]
+            return [event("dense_forward")] * 38 + others
+
+    class Peer:
+        def reset(self):
+            pass
+
+        def run(self, units):
+            return 2 * units
+
+    monkeypatch.setattr("torch.profiler.profile", lambda **_: Profiler(Profiler()))
+    assert worker.kernels(Peer()) == 19
+
+
 def test_a_contender_that_cannot_run_is_left_out_with_its_reason():
     group = Group("g", "t", [Row(SLOW, FAST), Row(Contender("gone", "x.Y", Limit()), FAST)])
     team = fake({"fast": 1.0, "slow": 3.0})
@@ -164,10 +205,8 @@ def test_a_contender_that_cannot_run_is_left_out_with_its_reason():
 def measured(ratios: list[float], others: float = 0.0, low: float | None = None) -> Measured:
     """What a group with two contenders and these ratios would give."""
     row, busy = Row(SLOW, FAST, low=low), [others] * len(ratios)
-    timed = {
-        FAST: Timed(FAST, [1e-3] * len(ratios), summarize([1e-3] * len(ratios), busy)),
-        SLOW: Timed(SLOW, [r * 1e-3 for r in ratios], summarize([r * 1e-3 for r in ratios], busy)),
-    }
+    seconds = {FAST: [1e-3] * len(ratios), SLOW: [r * 1e-3 for r in ratios]}
+    timed = {c: Timed(c, c.case.work, s, summarize(s, busy)) for c, s in seconds.items()}
     result = measure.Result(row, summarize(ratios, busy))
     return Measured(Group("g", "a title", [row]), timed, [result], {}, busy)
 
