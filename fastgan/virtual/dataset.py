@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from fastgan.sampler import Sampler, whole
 from fastgan.trained import TrainedGenerator
 from fastgan.virtual.source import MOST_ROWS, generator_of, label_of
 
-_BLOCK = 256  # rows computed together for an iteration over single rows
+_BLOCK = 256  # rows computed together for an iteration over single rows, at most
+_BLOCK_BYTES = 2**22  # and what they take, where rows are so wide that this means fewer of them
+_AT_ONCE = 16  # rows that take the native engine little longer than one
+_NOTHING = (0, np.empty(0), None)  # kept by a new dataset: first row, rows, labels
 
 Item = Any  # a row, or (row, label) of a conditional generator
 
@@ -36,6 +40,8 @@ class _Rows:
         self.transform, self.label = transform, label_of(generator, where)
         self.classes = list(generator.schema.classes) if generator.spec.classes else []
         self.sampler = Sampler(generator, seed)
+        row_bytes = generator.schema.features * np.dtype(generator.schema.dtype).itemsize
+        self.block = min(_BLOCK, max(_BLOCK_BYTES // row_bytes, 1))
 
     def __len__(self) -> int:
         return self.length
@@ -92,22 +98,51 @@ class VirtualDataset(_Rows, Dataset):
         where: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(file, length, seed, transform, where)
+        self._kept = _NOTHING
 
     def __getitem__(self, index: int) -> Item:
         """Return one item; a negative index counts from the end.
 
+        Its neighbours are computed with it and kept, more of them the longer the next items come in order.
+
         Raises:
             IndexError: out of range.
+            TypeError: no whole number.
         """
-        return self.__getitems__([index])[0]
+        number = operator.index(index)
+        number += self.length if number < 0 else 0
+        if not 0 <= number < self.length:
+            raise self._out_of_range(index, index)
+        first, rows, labels = self._kept
+        at = number - first
+        if not 0 <= at < len(rows):
+            goes_on = len(rows) <= at < 2 * len(rows)
+            size = min(2 * len(rows) if goes_on else _AT_ONCE, self.block)
+            first = number if goes_on else number // size * size
+            block, drawn = self.batch(range(first, min(first + size, self.length)))
+            rows, labels = block.numpy(), None if drawn is None else drawn.tolist()
+            # All at once, since other threads may ask, too.
+            self._kept, at = (first, rows, labels), number - first
+        row = torch.from_numpy(rows[at].copy())
+        value = row if self.transform is None else self.transform(row)
+        return value if labels is None else (value, labels[at])
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Return some items, computed together."""
-        index = np.asarray(indices, dtype=np.int64)
+        index = np.asarray(indices)
+        if len(index) and index.dtype.kind not in "iu":
+            raise TypeError(f"index: got {index.dtype}; wanted whole numbers")
+        index = index.astype(np.int64)
         index = np.where(index < 0, index + self.length, index)
         if len(index) and not (index.min() >= 0 and index.max() < self.length):
-            raise IndexError(f"index: got {index.min()} to {index.max()}; wanted 0 to {self.length - 1}")
+            raise self._out_of_range(min(indices), max(indices))
         return self.items(index)
+
+    def _out_of_range(self, low: int, high: int) -> IndexError:
+        return IndexError(f"index: got {low} to {high}; wanted 0 to {self.length - 1}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": _NOTHING}
 
 
 class VirtualIterable(_Rows, IterableDataset):
@@ -172,7 +207,7 @@ class VirtualIterable(_Rows, IterableDataset):
                 yield rows if labels is None else (rows, labels)
 
     def _step(self) -> int:
-        return self.batch_size or _BLOCK
+        return self.batch_size or self.block
 
     def _blocks(self) -> int:
         return -(-self.length // self._step())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from helpers.generators import generator_of, spec_of
 from torch.utils.data import DataLoader, DistributedSampler
 
 from fastgan.errors import UserError
@@ -34,10 +36,55 @@ def test_batches_of_any_order_are_single_items(labelled):
             assert torch.equal(row, dataset[i][0]) and label == dataset[i][1]
 
 
-@pytest.mark.parametrize("index", [300, -301, 2**40])
+@pytest.mark.parametrize("length", [5, 300, 2**62])
+def test_single_items_in_any_order_are_the_same_rows(labelled, length):
+    dataset = VirtualDataset(labelled, length)
+    far = length - min(length, 300)
+    order = [*range(100), *range(70, 0, -1), *range(1, 300, 2), *range(0, 300, 17), 299, 3, 3, 299, -1, -300]
+    for i in (i for i in order if -length <= i < length):
+        number = i if i < 0 else far + i
+        row, label = dataset[number]
+        wanted = dataset.__getitems__([number])[0]
+        assert torch.equal(row, wanted[0]) and label == wanted[1]
+        row.fill_(7)  # it is the caller's own
+
+
+def test_single_items_in_order_are_computed_together(labelled, monkeypatch):
+    sizes = []
+    real = Sampler.rows
+    monkeypatch.setattr(Sampler, "rows", lambda self, *a: sizes.append(a[1]) or real(self, *a))
+    dataset = VirtualDataset(labelled, 5000)
+    assert len(list(dataset)) == 5000
+    assert sizes[:6] == [16, 32, 64, 128, 256, 256] and sum(sizes) == 5000
+    assert len(pickle.dumps(dataset)) < 10_000
+    wide = VirtualIterable(generator_of(spec_of(2**20)), 64)
+    assert wide.block == 4 and len(next(iter(wide))) == 2**20
+
+
+def test_threads_that_share_a_dataset(labelled):
+    dataset, rows = VirtualDataset(labelled, 400), Sampler(labelled).rows(0, 400)
+
+    def read(first):
+        return all(np.array_equal(dataset[i % 400][0], rows[i % 400]) for i in range(first, first + 2000))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, (0, 100, 250, 399)))
+
+
+@pytest.mark.parametrize("index", [300, -301, 2**40, 2**70])
 def test_beyond_the_end(labelled, index):
     with pytest.raises(IndexError, match="wanted 0 to 299"):
         VirtualDataset(labelled, 300)[index]
+    with pytest.raises((IndexError, TypeError), match="wanted"):
+        VirtualDataset(labelled, 300).__getitems__([1, index])
+
+
+@pytest.mark.parametrize("index", [1.5, "1", slice(2), [1], None])
+def test_indices_that_are_no_whole_numbers(labelled, index):
+    with pytest.raises(TypeError):
+        VirtualDataset(labelled, 300)[index]
+    with pytest.raises(TypeError, match="whole numbers"):
+        VirtualDataset(labelled, 300).__getitems__([1.5])
 
 
 def test_transform_and_condition(labelled):
