@@ -97,6 +97,8 @@ class Trainer:
         """Run one engine call and the events at its end; False after a non-finite number."""
         started = time.perf_counter()
         metrics = self.engine.run(min(self._call, self._next_event() - self.step))
+        if not len(metrics):  # stopped before its first step: the events of this one are over
+            return True
         seconds = time.perf_counter() - started
         self._call = min(2 * self._call if seconds < _CALL_SECONDS else max(self._call // 2, 1), 2**20)
         before, self.step = self.step, self.step + len(metrics)
@@ -105,8 +107,7 @@ class Trainer:
             values = zip(METRICS, metrics[bad[0]].tolist(), strict=True)
             return self._non_finite(before + int(bad[0]) + 1, ", ".join(f"{k} {v:g}" for k, v in values))
         self._window.add(metrics, seconds)
-        if len(metrics):
-            self.progress.advance(len(metrics), *metrics[-1, :2].tolist())
+        self.progress.advance(len(metrics), *metrics[-1, :2].tolist())
         return self._events()
 
     def _next_event(self) -> int:

@@ -16,11 +16,15 @@ import time
 
 import numpy as np
 import pytest
+from helpers.compare import assert_identical
 from helpers.runs import assert_same_run, last_step, new_run, runs_in, start, stats_of, train_args
 
 from fastgan import checkpoint, engines, train
+from fastgan.data import sources
 from fastgan.engines.reference import ReferenceEngine
 from fastgan.progress import Progress
+from fastgan.report import RunFolder
+from fastgan.state import State
 
 STEPS = 250
 EXTRA = ("--checkpoint-every", "20", "--sample-every", "100", "--log-every", "30")
@@ -103,6 +107,26 @@ def test_a_terminal_gets_a_bar_and_ctrl_c_saves(tmp_path):
     assert re.search(r"\d+/100000 \[\d\d:\d\d<[\d:]+, +[\d.]+ steps/s, D \d\.\d{3}, G \d\.\d{3}\]", text)
     assert "step 4:" not in text  # statistics are in the bar
     assert re.search(r"stopped by SIGINT at step \d+; continue with:", text)
+
+
+@pytest.mark.skipif("cpu" not in {e.name for e in engines.available() if e.usable}, reason="no native module")
+def test_ctrl_c_stops_the_native_engine_at_a_whole_step(tmp_path):
+    more = ["--fused", "--log-every", "1000", "--sample-every", "10000000", "--checkpoint-every", "10000000"]
+    process = start("fastgan.train", *train_args(tmp_path, 10**7, *more))
+    while "step 1000:" not in process.stdout.readline():
+        assert process.poll() is None, process.communicate()
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "") and time.monotonic() - sent < 20
+    run = RunFolder.open(runs_in(tmp_path)[0])
+    assert f"stopped by SIGINT at step {last_step(run.path)}" in out
+    state = run.state(None, pytest.fail)
+    engine = engines.create(run.config, sources.load(run.config.data))
+    engine.load(State.initial(run.spec, run.config.seed))
+    engine.run(state.step)
+    assert engine.name == "cpu" and state.step >= 1000
+    assert_identical(state.tensors, engine.export().tensors)
 
 
 def test_a_terminal_that_does_not_know_its_width_gets_a_bar_too():

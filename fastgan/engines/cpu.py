@@ -103,24 +103,23 @@ class CpuEngine:
                     )
 
     def stop(self) -> None:
-        """Make :meth:`run` return after the current step."""
-        self._stop = True
+        """Make :meth:`run` return after the current step, or else the next one before its first."""
         self._native.stop()
 
     def run(self, steps: int) -> np.ndarray:
         """Run up to ``steps`` steps; Ctrl-C and other signals are looked at between steps, every 20 ms.
 
         Raises:
-            RuntimeError: the engine is running in another thread.
+            RuntimeError: the engine is running in another thread, or this process was forked while it ran:
+                the child's copy wants a state to be loaded.
         """
-        self._stop = False
         metrics = [np.empty((0, len(METRICS)), dtype=np.float32)]
-        while steps > 0 and not self._stop:
+        while steps > 0:
             rates = self._rates(self._native.step, min(steps, _PIECE))
             piece = np.full((len(rates), len(METRICS)), np.nan, dtype=np.float32)
             done = self._native.run(rates, piece)
             metrics.append(piece[:done])
-            steps = steps - done if done == len(rates) else 0
+            steps = steps - done if done == len(rates) else 0  # else it was stopped
         return np.concatenate(metrics)
 
     def profile(self, steps: int) -> list[tuple[str, str, int, int, float, float]]:

@@ -150,12 +150,11 @@ class CudaEngine:
         return State(tensors, self.seed, self.step)
 
     def stop(self) -> None:
-        """Make :meth:`run` return after the current step, or the current replay of several."""
+        """Make :meth:`run` return after the current step or replay, or else the next one at once."""
         self._stop = True
 
     def run(self, steps: int) -> np.ndarray:
         """Run up to ``steps`` steps; see :class:`~fastgan.engines.protocol.Engine`."""
-        self._stop = False
         metrics = [np.empty((0, len(METRICS)), dtype=np.float32)]
         while steps > 0 and not self._stop:
             count, done = min(steps, _TABLE), 0
@@ -167,6 +166,8 @@ class CudaEngine:
                     done += asked
             metrics.append(self.buffers.metrics[:done].cpu().numpy().copy())
             steps -= done
+        if steps > 0:
+            self._stop = False  # it is spent
         return np.concatenate(metrics)
 
     def launches(self, step: int) -> list[Launch]:

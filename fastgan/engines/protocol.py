@@ -34,7 +34,8 @@ class Engine(Protocol):
     def run(self, steps: int) -> np.ndarray:
         """Run ``steps`` steps and return their metrics, float32 ``[steps, len(METRICS)]``.
 
-        Returns fewer rows when :meth:`stop` was called meanwhile; the state is then that after the last row.
+        Returns fewer rows, perhaps none, when :meth:`stop` was called; the state is then that after the last
+        row.
         """
 
     def export(self) -> State:
@@ -43,5 +44,6 @@ class Engine(Protocol):
     def stop(self) -> None:
         """Make a :meth:`run` in progress return after its current step, or replay of several.
 
-        Safe in signal handlers.
+        It is never lost: where no run is in progress, or one is done before it sees this, the next one
+        returns before its first step. A run that returns for it has spent it. Safe in signal handlers.
         """

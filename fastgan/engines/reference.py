@@ -86,14 +86,16 @@ class ReferenceEngine:
         return State(tensors, self.seed, self.step)
 
     def stop(self) -> None:
-        """Make :meth:`run` return after the current step."""
+        """Make :meth:`run` return after the current step, or else the next one before its first."""
         self._stop = True
 
     def run(self, steps: int) -> np.ndarray:
         """Run up to ``steps`` steps; see :class:`~fastgan.engines.protocol.Engine`."""
-        self._stop = False
-        metrics = []
-        while len(metrics) < steps and not self._stop:
+        metrics: list[list[float]] = []
+        while len(metrics) < steps:
+            if self._stop:
+                self._stop = False
+                break
             metrics.append(self._one_step())
         return np.array(metrics, dtype=np.float32).reshape(-1, len(METRICS))
 

@@ -1,10 +1,12 @@
 // The ops of the native module: addresses and sizes of a caller's float32 tensors, checked before anything is read.
-#include "bind_ops.h"
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
 
 #include <climits>
 #include <stdexcept>
 #include <string>
 
+#include "bind.h"
 #include "ops.h"
 
 namespace nb = nanobind;

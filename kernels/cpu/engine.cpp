@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 #include "dispatch.h"
 
@@ -18,8 +19,11 @@ constexpr auto kPollEvery = std::chrono::milliseconds(20);
 
 Adam adam_of(const Spec& spec, double lr, double average, uint64_t update) {
   const double t = (double)update + 1;
-  return {(float)spec.beta1, (float)spec.beta2, (float)(1 - spec.beta1), (float)(1 - spec.beta2), (float)(lr / (1 - std::pow(spec.beta1, t))),
-          (float)(1 / std::sqrt(1 - std::pow(spec.beta2, t))), (float)spec.eps, (float)average};
+  const double correction1 = 1 - std::pow(spec.beta1, t), correction2 = 1 - std::pow(spec.beta2, t);
+  return {(float)spec.beta1,         (float)spec.beta2,
+          (float)(1 - spec.beta1),   (float)(1 - spec.beta2),
+          (float)(lr / correction1), (float)(1 / std::sqrt(correction2)),
+          (float)spec.eps,           (float)average};
 }
 
 }  // namespace
@@ -28,10 +32,12 @@ Engine::Engine(const Spec& spec, const DataRows& data, int threads)
     : kernels(choose_kernels()), plan(spec, threads), data_(data), pool_(threads) {}
 
 long Engine::run(long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll) {
-  stop_ = halt_ = false;
+  if (steps <= 0 || stop_.exchange(false)) return 0;
+  halt_ = false;
   claimed_[0] = claimed_[1] = 0;
   done_ = 0;
-  if (steps > 0) pool_.run([&](int thread) { work(thread, steps, schedule, metrics, poll); });
+  pool_.run([&](int thread) { work(thread, steps, schedule, metrics, poll); });
+  if (pool_.forked()) throw std::runtime_error("engine: the process was forked in a signal handler while it ran");
   return done_;
 }
 
@@ -64,9 +70,10 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
       const auto clock = std::chrono::steady_clock::now();
       if (clock - polled >= kPollEvery) {
         polled = clock;
-        if (poll()) stop_ = true;
+        halt_ = pool_.outside(poll);
+        if (pool_.forked()) return;
       }
-      halt_ = stop_;
+      if (s + 1 < steps && stop_.exchange(false)) halt_ = true;
     }
     pool_.barrier();
     if (halt_) return;

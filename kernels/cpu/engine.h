@@ -40,8 +40,10 @@ class Engine {
   uint64_t step = 0;
 
   // Run up to `steps` steps; metrics is [steps][kMetrics], schedule [steps]. `poll` is called between steps now and
-  // then; a true answer, or stop(), ends the run after the current step. Returns the steps done.
+  // then; a true answer ends the run after the current step. Returns the steps done. Throws std::runtime_error in a
+  // child that `poll` forked: its copy is of half a step.
   long run(long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
+  // End a run before its next step, or else the next run before its first.
   void stop() { stop_ = true; }
 
   // Measure each operation from now on, or no longer; and what was measured, by the operations' ids.

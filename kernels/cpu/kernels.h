@@ -84,13 +84,13 @@ struct Kernels {
   void (*masked)(const Product&, Rows, Panels h, float slope);
   // C = (A W) * activation'(Y), in terms of the activation's output
   void (*head_gradient)(const Product&, Rows, Panels y, int activation);
-  // Rows [m0, m1) of a weight's panels [N/16][M][16], m0 a multiple of 16: W -= Adam of dW[m][n] = sum_k A[k][m] B[k][n]
-  // over K rows of the batch; then W's transpose into `transposed` ([M/16][N][16]) unless that is null.
+  // Rows [m0, m1) of a weight's panels [N/16][M][16], m0 a multiple of 16: W -= Adam of dW[m][n] = sum_k A[k][m]
+  // B[k][n] over K rows of the batch; then W's transpose into `transposed` ([M/16][N][16]) unless that is null.
   // `scratch`: kUpdateRows * N rounded up to 16.
   void (*weight_update)(Panels a, Panels b, int K, int m0, int m1, int N, const Weights&, Panels transposed,
                         const Adam&, float* scratch);
-  // For panels [p0, p1) of 16 outputs: b -= Adam of db[o] = sum_r dY[r][o]. With pair > 0, the sum is over dY[r] + dY[r + pair]: the
-  // pairing loss gives a real row and its generated row opposite gradients, which then cancel exactly.
+  // For panels [p0, p1) of 16 outputs: b -= Adam of db[o] = sum_r dY[r][o]. With pair > 0, the sum is over dY[r] +
+  // dY[r + pair]: the pairing loss gives a real row and its generated row opposite gradients, which then cancel exactly.
   void (*bias_update)(Panels dy, int rows, int pair, int p0, int p1, const Weights&, const Adam&);
   // For panels [p0, p1): w -= Adam of dw[i] = sum_r d[r] H[r][i]  (the layer with one output)
   void (*vector_update)(Panels h, const float* d, int rows, int p0, int p1, const Weights&, const Adam&);

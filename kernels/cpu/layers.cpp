@@ -31,11 +31,17 @@ namespace {
 // For AddressSanitizer every piece is a block of its own, and what lies between panels is out of bounds: one float
 // too far is seen everywhere.
 constexpr size_t kBlock = 64, kSpare = 0;
+void use_large_pages(void*, size_t) {}
 void forbid(float* p, size_t floats) { ASAN_POISON_MEMORY_REGION(p, floats * sizeof(float)); }
 #else
 // Pieces come from large blocks in large pages: a step touches some ten megabytes, panel by panel, more than a
 // processor keeps small pages' addresses for.
 constexpr size_t kBlock = size_t{2} << 20, kSpare = kBlock;
+void use_large_pages([[maybe_unused]] void* block, [[maybe_unused]] size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  madvise(block, bytes, MADV_HUGEPAGE);
+#endif
+}
 void forbid(float*, size_t) {}
 #endif
 
@@ -46,12 +52,10 @@ size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * 
 float* Arena::take(size_t floats) {
   const size_t bytes = round_up(floats * sizeof(float), 64);
   if (bytes > left_) {
-    left_ = round_up(bytes + kSpare, kBlock);
+    left_ = small_ ? bytes : round_up(bytes + kSpare, kBlock);
     void* block = nullptr;
-    if (posix_memalign(&block, kBlock, left_)) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    madvise(block, left_, MADV_HUGEPAGE);
-#endif
+    if (posix_memalign(&block, small_ ? 64 : kBlock, left_)) throw std::bad_alloc();
+    if (!small_) use_large_pages(block, left_);
     blocks_.push_back(block);
     std::memset(block, 0, left_);
     next_ = static_cast<char*>(block);
@@ -81,7 +85,8 @@ std::vector<Layer> make_layers(Arena& arena, const std::vector<int>& widths, Lay
   for (size_t i = 0; i < count; i++) {
     const bool first = i == 0, last = i + 1 == count;
     Layer layer{widths[i], widths[i + 1], last && parts.data_first, last && !parts.data_first, {}, {}, {}};
-    const int along = layer.by_input ? layer.outputs : layer.inputs, across = layer.by_input ? layer.inputs : layer.outputs;
+    const int along = layer.by_input ? layer.outputs : layer.inputs;
+    const int across = layer.by_input ? layer.inputs : layer.outputs;
     // One memory layout for a parameter, its moments and its average.
     const auto make = [&](auto take) {
       Weights p;

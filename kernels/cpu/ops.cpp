@@ -37,8 +37,7 @@ class Scratch {
 #ifdef MADV_HUGEPAGE
       if (bytes > page) madvise(p, bytes, MADV_HUGEPAGE);
 #endif
-      kept_.p = static_cast<float*>(p);
-      kept_.size = bytes / sizeof(float);
+      kept_ = {static_cast<float*>(p), bytes / sizeof(float)};
     }
     next_ = kept_.p;
   }
@@ -59,9 +58,6 @@ class Scratch {
   struct Block {
     float* p = nullptr;
     size_t size = 0;
-    Block() = default;
-    Block(const Block&) = delete;  // a temporary one would free what it has handed on
-    Block& operator=(const Block&) = delete;
     void release() {
       std::free(p);
       p = nullptr;

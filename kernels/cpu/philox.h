@@ -71,7 +71,8 @@ INLINE void box_muller(const VU (&w)[4], V (&y)[4]) {
 
 // Fill rows of one panel (16 columns from `column`) with normals: out[r * 16 + c] for r < rows.
 // A vector holds VW / 4 rows of the panel; the last vectors may compute rows that are not asked for.
-static void normal_panel(uint64_t seed, uint32_t stream, fastgan::RowNumbers numbers, int rows, int column, float* out) {
+static void normal_panel(uint64_t seed, uint32_t stream, fastgan::RowNumbers numbers, int rows, int column,
+                         float* out) {
   constexpr int step = VW / 4, groups = 4;
   const VU quad = lanes() % 4 + (uint32_t)column / 4;
   alignas(64) float last[VW * 4];

@@ -266,7 +266,8 @@ void Plan::build_weights(WeightPhase& phase, const std::vector<Layer>& layers, c
       continue;
     }
     const Panels a = layer.by_input ? gradients[i] : inputs[i], b = layer.by_input ? inputs[i] : gradients[i];
-    const int along = layer.by_input ? layer.outputs : layer.inputs, across = layer.by_input ? layer.inputs : layer.outputs;
+    const int along = layer.by_input ? layer.outputs : layer.inputs;
+    const int across = layer.by_input ? layer.inputs : layer.outputs;
     // Costs in multiply-adds. The update itself costs about as much as 24 rows do (measured at width 128).
     phase.ops.push_back({WeightOp::kWeight, &layer, a, b, nullptr, rows, 0, panels_of(along),
                          (double)(rows + 24) * kPanel * padded(across)});

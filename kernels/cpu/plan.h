@@ -31,11 +31,12 @@ struct Spec {
   bool average = false;  // keep a moving average of the generator
 };
 
-// Zeroed memory in one block, freed at once; 64-byte aligned pieces.
+// Zeroed memory in large blocks, freed at once; 64-byte aligned pieces. `small`: for few pieces, each in a block of
+// its own, which costs no more than its size.
 class Arena {
  public:
   ~Arena();
-  Arena() = default;
+  explicit Arena(bool small = false) : small_(small) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   float* take(size_t floats);
@@ -48,6 +49,7 @@ class Arena {
   std::vector<void*> blocks_;
   char* next_ = nullptr;
   size_t left_ = 0;
+  bool small_;
 };
 
 // A dense layer. Its weight lies in panels of outputs, [O/16][I][16], as a forward product with its lanes along
@@ -161,8 +163,8 @@ class Plan {
   void number(const char* update, std::vector<RowOp>& rows, WeightPhase& weights);
 
   Arena arena_;
-  // Lanes along columns: noise, hidden activations and their gradients. Discriminator buffers have a part for real rows,
-  // one for generated ones, and up to two for penalties.
+  // Lanes along columns: noise, hidden activations and their gradients. Discriminator buffers have a part for real
+  // rows, one for generated ones, and up to two for penalties.
   Panels z_;
   std::vector<Panels> g_hidden_, g_gradient_, d_hidden_, d_gradient_;
   // Lanes along rows: data rows in the same parts, the gradient of the generated ones; and what meets them: the

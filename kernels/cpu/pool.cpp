@@ -35,24 +35,36 @@ void wait_change(const std::atomic<uint32_t>& value, uint32_t old) {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
-class FlushDenormals {
- public:
+// The processor's mode of floating-point arithmetic, and the same with denormal numbers as zero.
 #if defined(__SSE2__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
+using Mode = unsigned;
+Mode mode() { return _mm_getcsr(); }
+void set_mode(Mode mode) { _mm_setcsr(mode); }
+constexpr Mode kFlush = 0x8040;
 #elif defined(__aarch64__)
-  FlushDenormals() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(saved_ | (1ull << 24)));
-  }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+using Mode = uint64_t;
+Mode mode() {
+  Mode mode;
+  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  return mode;
+}
+void set_mode(Mode mode) { asm volatile("msr fpcr, %0" ::"r"(mode)); }
+constexpr Mode kFlush = 1ull << 24;
+#else
+using Mode = unsigned;
+Mode mode() { return 0; }
+void set_mode(Mode) {}
+constexpr Mode kFlush = 0;
+#endif
+
+// Sets a mode for its own lifetime.
+class InMode {
+ public:
+  explicit InMode(uint64_t wanted) : before_(mode()) { set_mode((Mode)wanted); }
+  ~InMode() { set_mode(before_); }
 
  private:
-  uint64_t saved_;
-#endif
+  Mode before_;
 };
 
 }  // namespace
@@ -74,7 +86,7 @@ void Pool::start() {
   team_ = std::make_unique<Team>();
   Team* team = team_.get();
   const auto work = [team](int index) {
-    FlushDenormals flush;
+    const InMode flush(mode() | kFlush);
     for (uint32_t seen = 0;; seen++) {
       wait_change(team->round, seen);
       if (team->quit) return;
@@ -99,10 +111,12 @@ void Pool::end() {
 }
 
 void Pool::run(const std::function<void(int)>& job) {
-  FlushDenormals flush;
+  caller_ = getpid();
+  callers_mode_ = mode();
+  const InMode flush(callers_mode_ | kFlush);
   if (size_ == 1) return job(0);
   // After a fork the child has this object but not its threads: leave the parent's behind, start its own.
-  if (team_ && team_->owner != getpid()) (void)team_.release();
+  if (team_ && team_->owner != caller_) (void)team_.release();
   if (!team_) start();
   Team& team = *team_;
   team.job = &job;
@@ -110,8 +124,16 @@ void Pool::run(const std::function<void(int)>& job) {
   team.round.fetch_add(1, std::memory_order_release);
   team.round.notify_all();
   job(0);
+  if (forked()) return;  // nobody else is here
   for (uint32_t left; (left = team.running.load(std::memory_order_acquire)) != 0;) wait_change(team.running, left);
 }
+
+bool Pool::outside(const std::function<bool()>& call) const {
+  const InMode callers(callers_mode_);
+  return call();
+}
+
+bool Pool::forked() const { return caller_ != getpid(); }
 
 void Pool::barrier() {
   if (size_ == 1) return;

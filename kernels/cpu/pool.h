@@ -1,5 +1,7 @@
 // A team of threads that runs one function together, with barriers inside. Idle threads sleep in the kernel.
 #pragma once
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -25,6 +27,13 @@ class Pool {
   // Inside a job: wait until every thread of the team is here.
   void barrier();
 
+  // Inside job(0): call something that is not part of the job, with denormal numbers as run()'s caller has them.
+  bool outside(const std::function<bool()>& call) const;
+
+  // Inside job(0) and after it: whether this is a child of the process that called run(). Of the team, only this thread
+  // is here then: it must return from the job without another barrier.
+  bool forked() const;
+
  private:
   struct Team;
   void start();
@@ -32,6 +41,8 @@ class Pool {
 
   int size_;
   std::unique_ptr<Team> team_;
+  pid_t caller_ = 0;  // of run()
+  uint64_t callers_mode_ = 0;
 };
 
 }  // namespace fastgan

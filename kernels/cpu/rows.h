@@ -209,18 +209,6 @@ static void gather(const T* data, const int64_t* index, Panels x, Rows rows, int
   }
 }
 
-// Calls f(row, column, count, values) for stretches of up to 16 values of one row.
-template <class F>
-INLINE void row_major(Panels x, Rows rows, int columns, F f) {
-  alignas(64) float turned[PW * PW];
-  for (int r = rows.begin; r < rows.end; r += PW)
-    for (int c = 0; c < columns; c += PW) {
-      transpose16(x.p + r / PW * x.panel + (long)c * PW, turned);
-      for (int i = 0; i < PW && r + i < rows.end; i++)
-        f(r + i, c, columns - c < PW ? columns - c : PW, turned + i * PW);
-    }
-}
-
 // Up to 16 values; whole stretches, which nearly all are, without a loop.
 template <class T>
 INLINE void copy_stretch(const T* from, int count, T* to) {
@@ -230,19 +218,35 @@ INLINE void copy_stretch(const T* from, int count, T* to) {
     for (int i = 0; i < count; i++) to[i] = from[i];
 }
 
+// Lanes along rows to row-major: `turn` makes rows of 16 values of a block, 16 lines of one column each.
+template <class T, class Turn>
+INLINE void row_major(Panels x, Rows rows, int columns, T* out, Turn turn) {
+  alignas(64) T turned[PW * PW];
+  for (int r = rows.begin; r < rows.end; r += PW)
+    for (int c = 0; c < columns; c += PW) {
+      turn(x.p + r / PW * x.panel + (long)c * PW, turned);
+      for (int i = 0; i < PW && r + i < rows.end; i++)
+        copy_stretch(turned + i * PW, columns - c < PW ? columns - c : PW, out + (long)(r + i) * columns + c);
+    }
+}
+
 static void rows_f32(Panels x, Rows rows, int F, float* out) {
-  row_major(x, rows, F,
-            [&](int r, int c, int count, const float* v) { copy_stretch(v, count, out + (long)r * F + c); });
+  row_major(x, rows, F, out, [](const float* block, float* turned) { transpose16(block, turned); });
 }
 
 static void rows_u8(Panels x, Rows rows, int F, float scale, float shift, uint8_t* out) {
   const float factor = 1.0f / scale;
-  row_major(x, rows, F, [&](int r, int c, int count, const float* v) {
-    V scaled[NV];
-    UNROLL for (int j = 0; j < NV; j++) scaled[j] = vmin(set1(255.0f), (load(v + j * VW) - shift) * factor);  // keeps NaN
-    uint8_t bytes[PW];
-    store_bytes(bytes, scaled);  // rounds half to even, as numpy.rint
-    copy_stretch(bytes, count, out + (long)r * F + c);
+  row_major(x, rows, F, out, [&](const float* block, uint8_t* turned) {
+    uint8_t bytes[PW * PW];
+    const uint8_t* lines[PW];
+    for (int i = 0; i < PW; i++) {
+      V scaled[NV];
+      UNROLL for (int j = 0; j < NV; j++)  // vmin: NaN stays NaN
+        scaled[j] = vmin(set1(255.0f), (load(block + i * PW + j * VW) - shift) * factor);
+      store_bytes(bytes + i * PW, scaled);  // rounds half to even, as numpy.rint
+      lines[i] = bytes + i * PW;
+    }
+    transpose_bytes(lines, turned);
   });
 }
 

@@ -141,7 +141,9 @@ INLINE Pack<N> clamp(const Pack<N>& x, float low, float high) {
 template <int N>
 INLINE Pack<N> vabs(const Pack<N>& x) { return each<N>([&](int i) { return vabs(x.v[i]); }); }
 template <int N>
-INLINE Pack<N> ldexp(const Pack<N>& x, const Pack<N>& n) { return each<N>([&](int i) { return ldexp(x.v[i], n.v[i]); }); }
+INLINE Pack<N> ldexp(const Pack<N>& x, const Pack<N>& n) {
+  return each<N>([&](int i) { return ldexp(x.v[i], n.v[i]); });
+}
 template <int N>
 INLINE Pack<N> with_sign(const Pack<N>& x, const Pack<N>& y) {
   return each<N>([&](int i) { return with_sign(x.v[i], y.v[i]); });
@@ -187,8 +189,9 @@ INLINE void store_bytes(uint8_t* to, const V (&v)[NV]) {
                    narrow(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1), _mm256_castsi256_si128(b),
                           _mm256_extracti128_si256(b, 1)));
 #elif defined(__SSE2__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), narrow(_mm_cvtps_epi32((__m128)v[0]), _mm_cvtps_epi32((__m128)v[1]),
-                                                          _mm_cvtps_epi32((__m128)v[2]), _mm_cvtps_epi32((__m128)v[3])));
+  const __m128i a = _mm_cvtps_epi32((__m128)v[0]), b = _mm_cvtps_epi32((__m128)v[1]);
+  const __m128i c = _mm_cvtps_epi32((__m128)v[2]), d = _mm_cvtps_epi32((__m128)v[3]);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), narrow(a, b, c, d));
 #else
   for (int j = 0; j < NV; j++)
     *reinterpret_cast<VBytes*>(to + j * VW) =
