@@ -85,6 +85,15 @@ def whole_number(name: str, text: str, low: int, high: int) -> int:
     return value
 
 
+def add_rows(parser: Parser, source: str) -> None:
+    """Add ``--first``, ``--seed`` and ``--label``: which rows of ``source``, a run or a file."""
+    parser.add_argument("--first", metavar="N", help="number of the first row (0 to 2**62; default: 0)")
+    text = f"of the rows (0 to 2**63 - 1; default: the {source}'s)"
+    parser.add_argument("--seed", metavar="N", help=text)
+    text = "class of all rows, trained with --condition (default: drawn as in the data)"
+    parser.add_argument("--label", metavar="NAME", help=text)
+
+
 def add_step(parser: Parser) -> None:
     """Add ``--step``, which :func:`step_of` reads."""
     parser.add_argument("--step", metavar="N", help="checkpoint to use (default: the newest)")

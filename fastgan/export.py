@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fastgan.cli import FILE_CODES, Parser, one_of, run_command, whole_number
+from fastgan.cli import FILE_CODES, Parser, add_rows, one_of, run_command, whole_number
 
 NAMES = ("parquet", "csv", "npz", "idx", "png")
 
@@ -26,14 +26,12 @@ def _parser() -> Parser:
     )
     parser.add_argument("file", metavar="FILE", help="generator file")
     parser.add_argument("--rows", metavar="N", help="number of rows, such as 10_000_000 (1 to 2**62)")
-    parser.add_argument("--first", metavar="N", help="number of the first row (0 to 2**62; default: 0)")
+    add_rows(parser, "file")
     text = "parquet, csv; npz: arrays; idx: as MNIST; png: folders of pictures (default: parquet)"
     parser.add_argument("--format", metavar="NAME", help=text)
     text = "number of parts, each of which a killed export writes again (1 to 99999; default: of 256 MB each)"
     parser.add_argument("--shards", metavar="N", help=text)
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: exported)")
-    parser.add_argument("--seed", metavar="N", help="of the rows (0 to 2**63 - 1; default: the file's)")
-    parser.add_argument("--label", metavar="NAME", help="class of all rows (default: drawn as in the data)")
     text = "names, with commas between them, for parquet and csv (default: all)"
     parser.add_argument("--columns", metavar="NAME,NAME", help=text)
     text = "that compute rows (1 to 1024; default: the usable cores, shared by the machine's processes)"
@@ -54,10 +52,10 @@ def _export(argv: Sequence[str] | None) -> int:
     from fastgan.threads import usable_cpus
     from fastgan.virtual.export import MOST_SHARDS, Export, default_shards
     from fastgan.virtual.formats import FORMATS, Source
-    from fastgan.virtual.source import label_of
+    from fastgan.virtual.source import class_of
 
     generator = generator_file.load(arguments["file"])
-    label = label_of(generator, {"label": arguments["label"]}) if "label" in arguments else None
+    label = class_of(generator, arguments["label"], "--label") if "label" in arguments else None
     columns = tuple(arguments["columns"].split(",")) if "columns" in arguments else None
     if columns and not FORMATS[kind].is_table:
         raise UserError(

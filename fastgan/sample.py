@@ -8,18 +8,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastgan import files
-from fastgan.cli import FILE_CODES, Parser, add_step, one_of, run_command, step_of, whole_number
-from fastgan.errors import UserError, nearest
+from fastgan.cli import FILE_CODES, Parser, add_rows, add_step, one_of, run_command, step_of, whole_number
+from fastgan.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from fastgan.report import RunFolder
     from fastgan.sampler import Sampler
-    from fastgan.state import State
+    from fastgan.trained import TrainedGenerator
 
 FORMATS = ("grid", "npz", "png")
 _MOST_IN_A_GRID = 10_000
@@ -39,14 +38,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--n", metavar="N", help="number of rows (1 to 10000000; default: 16)")
-    parser.add_argument("--first", metavar="N", help="number of the first row (0 to 2**62; default: 0)")
+    add_rows(parser, "run")
     text = "grid: one PNG; npz: rows, labels and numbers; png: a folder with a PNG per row"
     default = "(default: grid for images, npz for plain arrays)"
     parser.add_argument("--format", metavar="NAME", help=f"{text} {default}")
     parser.add_argument("--out", metavar="PATH", help="file, or folder for png (default: sampled... in RUN)")
-    parser.add_argument("--seed", metavar="N", help="of the noise (0 to 2**63 - 1; default: the run's)")
-    text = "class of all rows, for runs with --condition (default: drawn as in the data)"
-    parser.add_argument("--label", metavar="NAME", help=text)
     add_step(parser)
     return parser
 
@@ -55,8 +51,7 @@ def _parser() -> Parser:
 class _Rows:
     """What to generate, and from what."""
 
-    run: RunFolder
-    state: State
+    generator: TrainedGenerator
     seed: int
     first: int
     count: int
@@ -67,6 +62,11 @@ class _Rows:
         sampler = self.sampler()
         for start in range(self.first, self.first + self.count, _BLOCK):
             yield sampler.rows(start, min(_BLOCK, self.first + self.count - start), self.label)
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Yield the blocks as pixels, uint8."""
+        for block in self.blocks():
+            yield self.generator.schema.shades(block, self.generator.spec.head)
 
     def labels(self) -> np.ndarray | None:
         """Return the labels of all rows, None without ``--condition``."""
@@ -79,12 +79,13 @@ class _Rows:
         """Return the source of the rows."""
         from fastgan.sampler import Sampler
 
-        return Sampler(self.run.generator(self.state), self.seed)
+        return Sampler(self.generator, self.seed)
 
 
 def _sample(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse(argv)
     from fastgan.report import RunFolder
+    from fastgan.virtual.source import class_of
 
     run = RunFolder.open(Path(arguments["run"]))
     kind = one_of("--format", arguments.get("format", "grid" if run.is_image else "npz"), FORMATS)
@@ -93,34 +94,20 @@ def _sample(argv: Sequence[str] | None) -> int:
         raise UserError("--format", f"'{kind}'", "npz, since the rows of this run are no images")
     if kind == "grid" and count > _MOST_IN_A_GRID:
         raise UserError("--n with --format grid", count, f"at most {_MOST_IN_A_GRID}", "Use --format npz.")
+    state = run.state(step_of(arguments), lambda line: print(line, file=sys.stderr))
+    generator = run.generator(state)
     rows = _Rows(
-        run,
-        run.state(step_of(arguments), lambda line: print(line, file=sys.stderr)),
+        generator,
         whole_number("--seed", arguments.get("seed", str(run.config.seed)), 0, 2**63 - 1),
         whole_number("--first", arguments.get("first", "0"), 0, 2**62),
         count,
-        _label(run, arguments),
+        class_of(generator, arguments["label"], "--label") if "label" in arguments else None,
     )
     default = {"grid": "sampled.png", "npz": "sampled.npz", "png": "sampled"}[kind]
     out = Path(arguments.get("out", run.path / default))
     {"grid": _write_grid, "npz": _write_npz, "png": _write_each}[kind](rows, out)
-    print(f"{out}: rows {rows.first} to {rows.first + count - 1} of {run.path} at step {rows.state.step}")
+    print(f"{out}: rows {rows.first} to {rows.first + count - 1} of {run.path} at step {state.step}")
     return 0
-
-
-def _label(run: RunFolder, arguments: dict[str, Any]) -> int | None:
-    """Return the number of the class that was named."""
-    if "label" not in arguments:
-        return None
-    classes = run.facts.schema.classes
-    if not run.config.condition:
-        raise UserError(
-            "--label", f"'{arguments['label']}'", "nothing, since the run was trained without --condition"
-        )
-    if arguments["label"] not in classes:
-        hint = nearest(arguments["label"], classes)
-        raise UserError("--label", f"'{arguments['label']}'", "one of " + ", ".join(classes), hint)
-    return classes.index(arguments["label"])
 
 
 def _write_grid(rows: _Rows, out: Path) -> None:
@@ -128,7 +115,7 @@ def _write_grid(rows: _Rows, out: Path) -> None:
 
     from fastgan import pictures
 
-    images = rows.run.shades(np.concatenate(list(rows.blocks())))
+    images = np.concatenate(list(rows.images()))
     files.make_folder(out.parent)
     files.write_atomic(out, pictures.png(pictures.grid(images, math.isqrt(rows.count - 1) + 1)))
 
@@ -154,8 +141,8 @@ def _write_each(rows: _Rows, out: Path) -> None:
 
     files.make_folder(out)
     number = rows.first
-    for block in rows.blocks():
-        for image in rows.run.shades(block):
+    for block in rows.images():
+        for image in block:
             files.write_atomic(out / f"{number:06d}.png", pictures.png(image))
             number += 1
 

@@ -94,7 +94,7 @@ def test_labels_are_drawn_or_chosen_by_name(conditional, rows_of, capsys):
     same = everything["labels"] == 1
     assert np.array_equal(ones["rows"][same], everything["rows"][same])
     assert sample.main([str(conditional), "--label", "11"]) == 2
-    assert "one of 0, 1, 2" in capsys.readouterr().err
+    assert "a label of 0, 1, 2" in capsys.readouterr().err
 
 
 def test_single_pngs_are_named_by_row(run, tmp_path, rows_of):
@@ -130,7 +130,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_word(tmp_path, capsys):
         (["--seed", str(2**63)], ["--seed"]),
         (["--step", "x"], ["--step"]),
         (["--format", "pgn"], ["--format", "'pgn'", "Did you mean 'png'?"]),
-        (["--label", "1"], ["--label", "without --condition"]),
+        (["--label", "1"], ["--label", "Train it with --condition"]),
         (["--frist", "1"], ["--frist", "Did you mean '--first'?"]),
         (["--out", "/proc/no/such.png"], ["/proc/no"]),
     ],

@@ -33,16 +33,21 @@ def label_of(generator: TrainedGenerator, where: Mapping[str, Any] | None) -> in
         return None
     if not isinstance(where, Mapping) or set(where) != {"label"}:
         raise UserError("where", repr(where), 'a condition on the label, such as {"label": 3}')
+    return class_of(generator, str(where["label"]), "where")
+
+
+def class_of(generator: TrainedGenerator, name: str, argument: str) -> int:
+    """Return the number of the class ``name``, which ``argument`` asks for.
+
+    Raises:
+        UserError: an unknown class, or a generator without labels.
+    """
+    got, classes = f"label '{name}'", generator.schema.classes
     if not generator.spec.classes:
-        raise UserError(
-            "where",
-            repr(where),
-            "nothing, since this generator has no labels",
-            "Train it with --condition on labelled data.",
-        )
-    name, classes = str(where["label"]), generator.schema.classes
+        hint = "Train it with --condition on labelled data."
+        raise UserError(argument, got, "nothing, since this generator was trained without labels", hint)
     if name not in classes:
-        raise UserError("where", repr(where), "a label of " + ", ".join(classes), nearest(name, classes))
+        raise UserError(argument, got, "a label of " + ", ".join(classes), nearest(name, classes))
     return classes.index(name)
 
 

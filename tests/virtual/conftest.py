@@ -38,3 +38,17 @@ def path(tmp_path, labelled):
     """A file of ``labelled``."""
     generator_file.save(tmp_path / "generator.safetensors", labelled)
     return tmp_path / "generator.safetensors"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with three generator files, as a server has them."""
+    folder = tmp_path_factory.mktemp("files")
+    generators = {
+        "images": generator_of(spec_of(12, 3), shape=(2, 2, 3), names=("7", "-1", "30"), scale=3.0),
+        "numbers": generator_of(spec_of(16, head="linear"), dtype="float32"),
+        "people": generator_of(spec_of(5, 3), names=("no", "yes", "é")),
+    }
+    for name, generator in generators.items():
+        generator_file.save(folder / f"{name}.safetensors", generator)
+    return folder

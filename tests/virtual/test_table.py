@@ -138,7 +138,7 @@ def test_other_conditions(labelled, where, message):
 
 
 def test_a_condition_without_labels(features):
-    with pytest.raises(UserError, match=r"this generator has no labels\. Train it with --condition"):
+    with pytest.raises(UserError, match=r"trained without labels\. Train it with --condition"):
         VirtualTable(features, 1, where={"label": 3})
 
 

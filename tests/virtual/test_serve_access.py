@@ -1,0 +1,128 @@
+"""Who may ask a server: tokens, TLS, limits, addresses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+from served import OTHER, TOKEN, Process
+
+from fastgan import serve
+from fastgan.errors import UserError
+from fastgan.virtual import VirtualTable, connect
+
+
+def test_tokens_over_tls(files, tmp_path):
+    try:
+        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+        more = [
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ]
+        subprocess.run([*command.split(), *more], cwd=tmp_path, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl to make a certificate with")
+    (tmp_path / "tokens").write_text(f"# who\nalice {TOKEN}\nbob {OTHER}\n")
+    secure = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    file = str(files / "images.safetensors")
+    with Process(
+        tmp_path, file, *secure, "--tokens", str(tmp_path / "tokens"), "--host", "0.0.0.0"
+    ) as server:
+        assert server.uri.startswith("grpc+tls://0.0.0.0:") and "with a token" in server.first_line
+        uri = server.uri.replace("0.0.0.0", "localhost")
+        table = connect(uri, TOKEN, tls_roots=tmp_path / "cert.pem")
+        assert table[:100].to_table().equals(VirtualTable(file, 100).to_table())
+        assert connect(uri, OTHER, tls_roots=tmp_path / "cert.pem")[:5].to_table().num_rows == 5
+        for wrong in (None, "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
+            with pytest.raises(UserError, match="valid token"):
+                connect(uri, wrong, tls_roots=tmp_path / "cert.pem")
+        with pytest.raises(UserError, match="Is it up"):
+            connect(uri, TOKEN, table="images")  # a certificate that this machine has no reason to trust
+        raw = flight.connect(uri, tls_root_certs=(tmp_path / "cert.pem").read_bytes())
+        for call in (
+            lambda: list(raw.list_flights()),
+            lambda: list(raw.do_action("health")),
+            lambda: raw.list_actions(),
+            lambda: raw.get_schema(flight.FlightDescriptor.for_path("images")),
+            lambda: raw.do_get(flight.Ticket(b"{}")).read_all(),
+            lambda: raw.do_put(flight.FlightDescriptor.for_path("x"), pa.schema([]))[0].close(),
+            lambda: raw.do_get(
+                flight.Ticket(b"{}"),
+                flight.FlightCallOptions(headers=[(b"authorization", b"Basic " + TOKEN.encode())]),
+            ).read_all(),
+        ):
+            with pytest.raises((flight.FlightUnauthenticatedError, OSError), match="valid token"):
+                call()
+        code, out, err = server.stop()
+        assert code == 0
+        told = out + err + server.log.read_text() + server.first_line
+        assert TOKEN not in told and OTHER not in told and "wrong" not in told
+        assert {line["client"] for line in server.lines()} == {None, "alice", "bob"}
+
+
+def test_a_token_of_the_environment_and_limits(files, tmp_path):
+    options = ["--max-rows", "60_000", "--max-rate", "60_000", "--max-streams", "2", "--rows", "100_000"]
+    file = f"t={files / 'numbers.safetensors'}"
+    with Process(tmp_path, file, *options, FASTGAN_TOKEN=TOKEN) as server:
+        table = connect(server.uri, TOKEN)
+        assert len(table) == 100_000
+        with pytest.raises(UserError, match="60,000 in a request"):
+            table.to_table()
+        begin = time.monotonic()
+        # The first batch is free, the others wait for it: 16 columns make batches of some 30,000 rows.
+        assert table[:60_000].to_table().num_rows == 60_000
+        assert time.monotonic() - begin > 0.3
+        readers = [table[:100].batches() for _ in range(2)]
+        held = [table[:60_000].batches() for _ in range(2)]
+        for reader in held:
+            reader.read_next_batch()
+        with pytest.raises(UserError, match="2 streams of this client"):
+            table[:10].to_table()
+        del held, readers
+
+
+def test_addresses_and_files_that_are_refused(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("FASTGAN_TOKEN", raising=False)
+    file = str(files / "images.safetensors")
+    (tmp_path / "short").write_text("alice short\n")
+    (tmp_path / "none").write_text("# nobody\n")
+    (tmp_path / "words").write_text("a b c\n")
+    for arguments, words in (
+        ([file, "--host", "0.0.0.0"], "a token and TLS"),
+        ([file, "--host", "::"], "a token and TLS"),
+        ([file, "--port", "70000"], "--port"),
+        ([file, file], "NAME=FILE"),
+        ([str(tmp_path / "nothing")], "nothing"),
+        ([file, "--tls-cert", str(tmp_path / "short")], "no PEM"),
+        ([file, "--tokens", str(tmp_path / "short")], "secrets.token_urlsafe"),
+        ([file, "--tokens", str(tmp_path / "none")], "no tokens"),
+        ([file, "--tokens", str(tmp_path / "words")], "3 words"),
+        ([file, "--tokens", str(tmp_path / "missing")], "no such file"),
+        ([file, "--token", TOKEN], "--token"),
+        ([file, "--host", "203.0.113.1", "--allow-insecure"], "assign"),
+    ):
+        assert serve.main(arguments) == 2, arguments
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and TOKEN not in error
+    monkeypatch.setenv("FASTGAN_TOKEN", "short")
+    assert serve.main([file]) == 2
+    assert "FASTGAN_TOKEN" in capsys.readouterr().err
+    assert os.environ["FASTGAN_TOKEN"] == "short"
+
+
+def test_a_port_that_is_taken(files, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert serve.main([str(files / "images.safetensors"), "--port", port]) == 2
+    assert "in use" in capsys.readouterr().err
