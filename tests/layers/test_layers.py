@@ -14,8 +14,11 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import remove_parametrizations
 
 import fastgan
+from fastgan import layers
 from fastgan.errors import UserError
+from fastgan.fusion import call
 from fastgan.layers import MLP, BCEWithLogitsLoss, LinearLeakyReLU
+from fastgan.ops import linear_leaky_relu
 
 
 def dense(inputs: int = 5, outputs: int = 3, slope: float = 0.2, **options) -> nn.Sequential:
@@ -191,6 +194,26 @@ def test_spectral_norm_comes_and_goes():
     linear = parametrizations.spectral_norm(nn.Linear(5, 3).eval())
     linear.load_state_dict(layer.state_dict())
     torch.testing.assert_close(layer(x), nn.functional.leaky_relu(linear(x), 0.2))
+
+
+MISTAKES = {
+    "zeros": lambda x, w, b, s: 0 * linear_leaky_relu(x, w, b, s),
+    "wrong slope": lambda x, w, b, s: linear_leaky_relu(x, w, b, 1.001 * s),
+    "no bias": lambda x, w, b, s: linear_leaky_relu(x, w, 0 * b, s),
+    "wrong sign": lambda x, w, b, s: -linear_leaky_relu(x, w, b, s),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_seen(mistake, monkeypatch):
+    def op(x, weight, bias, slope, **options):
+        return MISTAKES[mistake](x, weight, bias, slope)
+
+    monkeypatch.setattr(layers, "linear_leaky_relu", op)
+    monkeypatch.setattr(call, "linear_leaky_relu", op)
+    for test in (test_a_layer_begins_like_linear, test_an_mlp_begins_like_sequential):
+        with pytest.raises(AssertionError, match="not close"):
+            test({})
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

@@ -13,7 +13,7 @@ from helpers.ops_cases import plain_bce, plain_dense
 from torch.autograd import grad, gradcheck, gradgradcheck
 
 from fastgan.errors import UserError
-from fastgan.ops import bce_op, dense_op
+from fastgan.ops import bce_op, dense_op, linear_leaky_relu
 from fastgan.ops.backends import pytorch
 
 
@@ -68,6 +68,16 @@ def test_only_the_gradients_that_are_needed(needed, monkeypatch):
     for gradient, i in zip(got, needed, strict=True):
         torch.testing.assert_close(gradient, everything[i])
     assert asked == [tuple(i in needed for i in range(3))]
+
+
+@pytest.mark.parametrize("impl", ["auto", "reference", "cpu"])
+def test_an_output_that_is_changed_in_place_is_noticed(impl):
+    """Or else its signs would be taken for those of what it was."""
+    x, weight = torch.ones(4096, 2), torch.ones(256, 2, requires_grad=True)
+    y = linear_leaky_relu(x, weight, impl=impl)
+    y.neg_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 def test_a_gradient_penalty_is_plain_pytorchs():
