@@ -40,7 +40,8 @@ def bce_with_logits(
         UserError: an unknown ``impl``, or one that was asked for by name and cannot run.
     """
     if impl == "auto":
-        if logits.numel() < _FEW:  # as _choose would say, a microsecond sooner
+        count = logits.numel()  # as _choose would say, a microsecond sooner
+        if count < _FEW or (count < _FEW_WITH_GRAPH and logits.requires_grad and torch.is_grad_enabled()):
             return bce_with_logits_reference(logits, target, weight, pos_weight, reduction)
         impl = _choose(logits, target, weight, pos_weight, reduction).impl
     else:

@@ -45,8 +45,8 @@ def linear_leaky_relu(
             ``cpu``, native code for float32; ``triton``, for float32, bfloat16 and float16 on CUDA devices.
 
     Returns:
-        ``[..., O]``. The backward pass may need it, as that of ReLU does: autograd raises if it was changed in
-        place before.
+        ``[..., O]``. The backward pass may need it, as that of ReLU does: autograd raises if it was changed
+        in place before.
 
     Raises:
         UserError: a slope below 0 (the output's sign then no longer tells the input's), an unknown ``impl``,

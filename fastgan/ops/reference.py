@@ -9,6 +9,8 @@ from torch.compiler import is_compiling
 
 # What F.leaky_relu calls, without its 0.4 microseconds of Python.
 leaky_relu, leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
+# What F.binary_cross_entropy_with_logits calls when its arguments are right, without a microsecond of Python.
+_bce, _REDUCTIONS = torch.binary_cross_entropy_with_logits, {"none": 0, "mean": 1, "sum": 2}
 _IN_PLACE_FROM = 1 << 19  # elements: from there on the memory that is not touched is worth more
 
 
@@ -70,7 +72,9 @@ def bce_with_logits_reference(
         target = torch.full_like(logits, target)
     if upcast is not None:
         logits, target, weight, pos_weight = _cast(upcast, logits, target, weight, pos_weight)
-    return F.binary_cross_entropy_with_logits(
+    if reduction in _REDUCTIONS and target.shape == logits.shape:
+        return _bce(logits, target, weight, pos_weight, _REDUCTIONS[reduction])
+    return F.binary_cross_entropy_with_logits(  # says what is wrong
         logits, target, weight, reduction=reduction, pos_weight=pos_weight
     )
 
