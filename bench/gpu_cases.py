@@ -24,23 +24,25 @@ ARITHMETIC = {
     "bfloat16": (torch.bfloat16, "ieee"),
     "float16": (torch.float16, "ieee"),
 }
+RELU = ", ReLU, no bias"
 SIZES = {
     "small": (128, 784, 128),  # a layer of the default model: small tiles
     "large": (4096, 1024, 2048),  # fills a GPU: large tiles
     "odd": (37, 101, 53),  # rows not aligned to 16 bytes
     "wide": (2**21 + 5, 1024, 53),  # 64-bit offsets
 }
+SIZES |= {name + RELU: SIZES[name] for name in ("small", "large")}  # other code: slope 0, and no bias
 """B, I, O."""
 
 DENSE = {
-    "linear_leaky_relu_fwd": lambda t, p: linear_leaky_relu_fwd(
-        t["x"], t["weight"], t["bias"], t["y"], 0.2, p
+    "linear_leaky_relu_fwd": lambda t, *rest: linear_leaky_relu_fwd(
+        t["x"], t["weight"], t["bias"], t["y"], *rest
     ),
-    "linear_leaky_relu_bwd_input": lambda t, p: linear_leaky_relu_bwd_input(
-        t["y"], t["y"], t["weight"], t["x"], 0.2, p
+    "linear_leaky_relu_bwd_input": lambda t, *rest: linear_leaky_relu_bwd_input(
+        t["y"], t["y"], t["weight"], t["x"], *rest
     ),
-    "linear_leaky_relu_bwd_weight": lambda t, p: linear_leaky_relu_bwd_weight(
-        t["y"], t["y"], t["x"], t["weight"], t["bias"], 0.2, p
+    "linear_leaky_relu_bwd_weight": lambda t, *rest: linear_leaky_relu_bwd_weight(
+        t["y"], t["y"], t["x"], t["weight"], t["bias"], *rest
     ),
 }
 BCE = {
@@ -72,15 +74,17 @@ def compile_case(case: str, target: str) -> list[Launch]:
             gpu_steps.launch_step(arithmetic, kind)
         elif launcher in DENSE:
             dtype, precision = ARITHMETIC[arithmetic]
-            DENSE[launcher](_layer(*SIZES[kind], dtype), precision)
+            relu = kind.endswith(RELU)
+            DENSE[launcher](_layer(*SIZES[kind], dtype, not relu), 0.0 if relu else 0.2, precision)
         else:
             _bce(BCE_DTYPES[arithmetic], *BCE[kind])
     return compiled
 
 
-def _layer(batch: int, inputs: int, outputs: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def _layer(batch: int, inputs: int, outputs: int, dtype: torch.dtype, bias: bool) -> dict[str, Tensor | None]:
     shapes = {"x": (batch, inputs), "weight": (outputs, inputs), "bias": (outputs,), "y": (batch, outputs)}
-    return {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
+    layer = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
+    return layer if bias else layer | {"bias": None}
 
 
 def _bce(dtype: torch.dtype, reduction: str, tensor: bool, weights: bool, rows: int) -> None:

@@ -55,9 +55,8 @@ def linear_leaky_relu(
     if not 0.0 <= negative_slope < inf:
         check_slope(negative_slope)
     if impl == "auto":
-        shape = weight.shape
         # What _choose would say and the reference do, without the microsecond that both take.
-        if x.numel() * shape[0] < _MANY_OUTPUTS * shape[-1]:
+        if x.numel() < _FEW_INPUTS or x.numel() * (shape := weight.shape)[0] < _MANY_OUTPUTS * shape[-1]:
             y = linear(x, weight, bias)
             return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
         impl = _choose(x, weight, bias).impl
@@ -81,6 +80,7 @@ def linear_leaky_relu(
 _MANY_OUTPUTS = 1 << 20  # fewer stay in the caches, and some shapes then lose 10% and more
 _MANY_ROWS = 512  # fewer, and putting the weight in the kernels' order takes 5% that is not won back
 _INPUTS = range(2, 257)  # beyond it the products are all there is; a single one has a faster weight gradient
+_FEW_INPUTS = _MANY_ROWS * _INPUTS.start  # of all rows: with fewer, no weight meets the conditions above
 
 _SMALL = Choice("reference", "PyTorch's operators; outputs are too few for passes over them to matter")
 _PRODUCT = Choice("reference", "PyTorch's operators; the product takes nearly all of the time")

@@ -37,7 +37,8 @@ class Scratch {
 #ifdef MADV_HUGEPAGE
       if (bytes > page) madvise(p, bytes, MADV_HUGEPAGE);
 #endif
-      kept_ = {static_cast<float*>(p), bytes / sizeof(float)};
+      kept_.p = static_cast<float*>(p);
+      kept_.size = bytes / sizeof(float);
     }
     next_ = kept_.p;
   }
@@ -58,6 +59,9 @@ class Scratch {
   struct Block {
     float* p = nullptr;
     size_t size = 0;
+    Block() = default;
+    Block(const Block&) = delete;  // a temporary one would free what it has handed on
+    Block& operator=(const Block&) = delete;
     void release() {
       std::free(p);
       p = nullptr;

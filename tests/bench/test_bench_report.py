@@ -71,8 +71,23 @@ def test_the_section_says_what_was_measured(stored):
     )
     assert "| a share, limits | 0.70x [0.69, 0.71] | ≥ 0.80x: missed |" in text
     assert "of 6 sizes" in text and "faster by more than 3% in 4" in text
+    assert "slower by more than 3% and 2 microseconds in 0," in text
     for command in re.findall(r"`(pytest [^`]*)`", text):
         assert command.startswith("pytest bench/") and "--benchmark-only" in command
+
+
+@pytest.mark.parametrize(
+    ("plain", "ours", "slower"),
+    [(1e-4, 1.02e-4, 0), (1e-4, 1.05e-4, 1), (1e-5, 1.1e-5, 0), (1e-5, 1.3e-5, 1)],
+)
+def test_slower_ops_are_counted_by_the_promise(plain, ours, slower):
+    summaries = [{"median": t, "noisy": ""} for t in (plain, ours)]
+    ratio = dict(median=plain / ours, low=plain / ours, high=plain / ours, noisy="")
+    line = {
+        "contenders": [{"summary": s} for s in summaries],
+        "rows": [{"top": 0, "bottom": 1, "summary": ratio}],
+    }
+    assert f"2 microseconds in {slower}," in section._ops([line])
 
 
 def test_all_tables(stored):

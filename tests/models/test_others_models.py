@@ -2,7 +2,8 @@
 
 The truth is the plain model in float64. The fused model in float32 may be twice as far from it as the plain
 one in float32, and a few roundings. Rounding decides now and then on which side of zero an activation's input
-falls, so what counts is the median over seeds.
+falls, so what counts is the median over seeds. At these sizes auto runs PyTorch's operators, so the native
+code and the interpreted Triton kernels are asked for by name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 from statistics import median
+from unittest import mock
 
 import gans
 import pytest
@@ -19,6 +21,8 @@ from torch import Tensor
 
 import fastgan
 from fastgan.fusion import call
+from fastgan.ops import linear_leaky_relu
+from fastgan.ops.backends import cpu
 from fastgan.parity import distance, largest_difference
 
 SEEDS = 3
@@ -27,14 +31,30 @@ STEPS = 20
 MODELS = pytest.mark.parametrize("kind", gans.MODELS, ids=lambda c: c.__name__)
 
 
+@pytest.fixture(params=["auto", "cpu"])
+def impl(request):
+    """What computes the ops of fused models."""
+    with ops_by(request.param):
+        yield request.param
+
+
+def ops_by(impl: str):
+    """Return a context in which fused models call their op with this ``impl``."""
+    return mock.patch.object(call, "linear_leaky_relu", functools.partial(linear_leaky_relu, impl=impl))
+
+
 def built(
-    kind: type[gans.GAN], seed: int, dtype: torch.dtype = torch.float32, fused: bool = False
+    kind: type[gans.GAN],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    fused: bool = False,
+    impl: str = "auto",
 ) -> gans.GAN:
     torch.manual_seed(seed)
     model = kind().to(dtype)
     if fused:
         fastgan.fuse(model)
-        model.loss = fastgan.layers.BCEWithLogitsLoss()
+        model.loss = fastgan.layers.BCEWithLogitsLoss(impl=impl)
     return model
 
 
@@ -106,12 +126,12 @@ def plain_training(kind, seed, dtype):
     return Training(built(kind, seed, dtype), seed).run(STEPS).state()
 
 
-def evaluation_shares(kind, seeds: int = SEEDS) -> dict[str, float]:
+def evaluation_shares(kind, seeds: int = SEEDS, impl: str = "auto") -> dict[str, float]:
     """Return how far the fused model is off, as a share of what it may be: the median over seeds."""
     shares: dict[str, list[float]] = {}
     for seed in range(seeds):
         truth, plain = (plain_evaluations(kind, seed, dtype) for dtype in (torch.float64, torch.float32))
-        fused = evaluation(built(kind, seed, fused=True), seed)
+        fused = evaluation(built(kind, seed, fused=True, impl=impl), seed)
         for what in truth:
             shares.setdefault(what, []).append(distance(truth[what], plain[what], fused[what]).share)
     return {what: middle(found) for what, found in shares.items()}
@@ -130,18 +150,37 @@ def test_the_pairs_that_are_fused(kind, ran):
 
 
 @MODELS
-def test_losses_gradients_and_penalties(kind):
-    shares = evaluation_shares(kind)
+def test_losses_gradients_and_penalties(kind, impl):
+    check_evaluation(kind, impl)
+
+
+def check_evaluation(kind, impl: str) -> None:
+    shares = evaluation_shares(kind, impl=impl)
     assert ("penalty" in shares) == hasattr(kind, "penalty")
     assert max(shares.values()) <= 1.0, shares
 
 
 @MODELS
-def test_twenty_steps_of_training(kind):
+def test_the_native_code_runs_if_asked_for(kind):
+    watched = [mock.patch.object(cpu, name, wraps=getattr(cpu, name)) for name in ("dense_fwd", "dense_bwd")]
+    with ops_by("cpu"), watched[0] as forward, watched[1] as backward:
+        evaluation(built(kind, 0, fused=True, impl="cpu"), 0)
+    assert forward.call_count >= kind.fused and backward.called
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("name", ["Conditional", "Wasserstein"])
+def test_on_the_triton_kernels(name):
+    with ops_by("triton"):
+        check_evaluation(getattr(gans, name), "triton")
+
+
+@MODELS
+def test_twenty_steps_of_training(kind, impl):
     shares = []
     for seed in range(SEEDS):
         truth, plain = (plain_training(kind, seed, dtype) for dtype in (torch.float64, torch.float32))
-        fused = Training(built(kind, seed, fused=True), seed).run(STEPS).state()
+        fused = Training(built(kind, seed, fused=True, impl=impl), seed).run(STEPS).state()
         assert largest_difference(built(kind, seed).state_dict(), truth) > 1e-3  # it did train
         shares.append(distance(truth, plain, fused).share)
     assert middle(shares) <= 1.0, shares
@@ -150,14 +189,23 @@ def test_twenty_steps_of_training(kind):
 @MODELS
 @pytest.mark.parametrize("fused_first", [True, False], ids=["fused, then plain", "plain, then fused"])
 def test_checkpoints_swap_both_ways(kind, fused_first):
+    with ops_by("cpu"):
+        shares = swapped_shares(kind, fused_first)
+    assert middle(shares) <= 1.0, shares
+
+
+def swapped_shares(kind, fused_first: bool) -> list[float]:
+    """Return how far training is off that moves from the fused to the plain model half-way, or back."""
     shares = []
     for seed in range(SEEDS):
         truth, plain = (plain_training(kind, seed, dtype) for dtype in (torch.float64, torch.float32))
-        first, second = (built(kind, seed + 100 * i, fused=fused_first is not bool(i)) for i in range(2))
+        first, second = (
+            built(kind, seed + 100 * i, fused=fused_first is not bool(i), impl="cpu") for i in range(2)
+        )
         first.load_state_dict(built(kind, seed).state_dict())
         swapped = Training(first, seed).run(STEPS // 2).to(second).run(STEPS // 2)
         shares.append(distance(truth, plain, swapped.state()).share)
-    assert middle(shares) <= 1.0, shares
+    return shares
 
 
 def mistaken(name: str):
@@ -188,5 +236,5 @@ def test_another_order_of_summation_passes(monkeypatch):
 
     monkeypatch.setattr(call, "linear_leaky_relu", op)
     for kind in gans.MODELS:
-        test_losses_gradients_and_penalties(kind)
-    test_twenty_steps_of_training(gans.Conditional)
+        check_evaluation(kind, "auto")
+    test_twenty_steps_of_training(gans.Conditional, "auto")

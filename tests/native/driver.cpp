@@ -1,5 +1,5 @@
-// Runs the native core without Python, for the sanitizers: several models, numbers of threads, engines at once,
-// stopping, generated rows, noise, on the instruction sets that the arguments name. Exits with 1 and says why if
+// Runs the native core without Python, for the sanitizers: the ops, several models, numbers of threads, engines at
+// once, stopping, generated rows, noise, on the instruction sets that the arguments name. Exits with 1 and says why if
 // results depend on the threads or are not finite. Arrays have no room to spare, so that overruns are seen.
 #include <cmath>
 #include <cstdio>
@@ -9,6 +9,7 @@
 
 #include "dispatch.h"
 #include "engine.h"
+#include "ops.h"
 #include "sampler.h"
 
 using namespace fastgan;
@@ -207,11 +208,54 @@ void noise() {
   }
 }
 
+std::vector<float> values(size_t count, uint32_t state) {
+  std::vector<float> all(count);
+  for (float& x : all) x = next_value(state);
+  return all;
+}
+
+// Outputs and gradients of a layer of these sizes, and losses and gradients of as many logits as it has outputs.
+std::vector<float> run_ops(const int (&sizes)[3], float slope, int threads) {
+  const int batch = sizes[0], inputs = sizes[1], outputs = sizes[2];
+  const size_t b = (size_t)batch, i = (size_t)inputs, o = (size_t)outputs;
+  const std::vector<float> x = values(b * i, 4), w = values(o * i, 5), bias = values(o, 6), dy = values(b * o, 7);
+  std::vector<float> y(b * o), dx(b * i), dw(o * i), db(o), losses(b * o), dlogits(b * o), mean(1);
+  const RowMajor xs{x.data(), batch, inputs, inputs}, ws{w.data(), outputs, inputs, inputs};
+  const RowMajor ys{y.data(), batch, outputs, outputs}, dys{dy.data(), batch, outputs, outputs};
+  dense_forward(xs, ws, slope == 0 ? nullptr : bias.data(), slope, y.data(), threads);
+  dense_backward(dys, xs, ws, ys, slope, dx.data(), dw.data(), db.data(), threads);
+  BceArrays arrays{y.data(), dy.data(), dy.data(), dy.data(), 0, 1, losses.data(), nullptr};
+  bce_with_logits(arrays, (long)(b * o), kNone, nullptr, threads);
+  arrays.losses = nullptr;
+  arrays.gradient = dlogits.data();
+  bce_with_logits(arrays, (long)(b * o), kMean, mean.data(), threads);
+  std::vector<float> all;
+  for (const auto* part : {&y, &dx, &dw, &db, &losses, &dlogits, &mean})
+    all.insert(all.end(), part->begin(), part->end());
+  return all;
+}
+
+void ops() {
+  constexpr int all[][3] = {{1, 1, 1}, {37, 19, 45}, {1100, 3, 17}};  // the last: two chunks of rows, two of logits
+  for (const int(&sizes)[3] : all)
+    for (float slope : {0.2f, 0.0f}) {
+      const auto run = [&](int threads) { return run_ops(sizes, slope, threads); };
+      const std::vector<float> one = run(1);
+      for (float x : one) check(std::isfinite(x), "ops: finite");
+      std::vector<float> left, right;  // two callers at once, more threads than one of them finds free
+      std::thread other([&] { left = run(3); });
+      right = run(3);
+      other.join();
+      check(same(one, left) && same(one, right), "ops: the same bits for any threads and callers");
+    }
+}
+
 }  // namespace
 
 int main(int count, char** isas) {
   for (int i = 1; i < count; i++) {
     setenv("FASTGAN_ISA", isas[i], 1);
+    ops();
     for (const Case& c : cases()) {
       const std::vector<float> one = train(c, 1);
       check(same(one, train(c, 5)), "threads: the same bits for any number");

@@ -86,6 +86,7 @@ LARGE = torch.ones(4096, 64), torch.ones(256, 64)
     [
         ([t.double() for t in LARGE], "no native kernel computes in torch.float64"),
         ([t.bfloat16() for t in LARGE], "no native kernel computes in torch.bfloat16"),
+        ([t.half() for t in LARGE], "no native kernel computes in torch.float16"),
         ([t.to("meta") for t in LARGE], "no fused kernel for this device"),
     ],
     ids=str,

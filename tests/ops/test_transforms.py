@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from helpers.ops_cases import plain_bce, plain_dense
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
+import fastgan
 from fastgan.errors import UserError
 from fastgan.ops import bce_op, bce_with_logits, dense_op, linear_leaky_relu
 
@@ -34,26 +36,49 @@ BCE = {
 }
 
 
+OPCHECKED = pytest.mark.parametrize(
+    ("impl", "dtype"), [("auto", torch.float64), ("cpu", torch.float32)], ids=["PyTorch's", "native"]
+)
+
+
+@OPCHECKED
 @pytest.mark.parametrize("bias", [True, False])
-def test_opcheck_dense(bias):
-    x, weight, b = needs_grad(X, W, B)
+def test_opcheck_dense(bias, impl, dtype):
+    check_dense(bias, impl, dtype)
+
+
+def check_dense(bias, impl, dtype):
+    """Fail unless ``opcheck`` finds nothing wrong with the ops of a dense layer."""
+    x, weight, b, dy = needs_grad(*(t.to(dtype) for t in (X, W, B, torch.randn(3, 4, 6))))
     b = b if bias else None
-    torch.library.opcheck(dense_op.forward, (x, weight, b, 0.2))
-    dy, y = torch.randn(3, 4, 6, requires_grad=True, **D), plain_dense(X, W, B, 0.2)
-    torch.library.opcheck(dense_op.backward, (dy, x, weight, y, 0.2, bias))
-    torch.library.opcheck(dense_op.backward, (dy, *((x, None) if bias else (None, weight)), y, 0.2, False))
+    torch.library.opcheck(dense_op.forward, (x, weight, b, 0.2, impl))
+    y = plain_dense(X, W, B, 0.2).to(dtype)
+    torch.library.opcheck(dense_op.backward, (dy, x, weight, y, 0.2, bias, impl))
+    some = (x, None) if bias else (None, weight)
+    torch.library.opcheck(dense_op.backward, (dy, *some, y, 0.2, False, impl))
 
 
+@OPCHECKED
 @pytest.mark.parametrize(
     ("reduction", "target", "weights"), [("mean", 1.0, False), ("none", T, True), ("sum", T, False)]
 )
-def test_opcheck_bce(reduction, target, weights):
-    (logits,) = needs_grad(L)
-    arguments = (target, 0.0) if isinstance(target, torch.Tensor) else (None, target)
-    rest = (torch.rand(3, 1, **D), torch.rand(4, **D)) if weights else (None, None)
-    torch.library.opcheck(bce_op.forward, (logits, *arguments, *rest, reduction, True))
-    dloss = torch.randn(L.shape if reduction == "none" else (), requires_grad=True, **D)
-    torch.library.opcheck(bce_op.backward, (dloss, T, logits, *arguments, *rest, reduction))
+def test_opcheck_bce(reduction, target, weights, impl, dtype):
+    check_bce(reduction, target, weights, impl, dtype)
+
+
+def check_bce(reduction, target, weights, impl, dtype):
+    """Fail unless ``opcheck`` finds nothing wrong with the ops of the loss."""
+    logits, dloss = needs_grad(L.to(dtype), torch.randn(L.shape if reduction == "none" else ()).to(dtype))
+    arguments = (target.to(dtype), 0.0) if isinstance(target, torch.Tensor) else (None, target)
+    rest = (torch.rand(3, 1, dtype=dtype), torch.rand(4, dtype=dtype)) if weights else (None, None)
+    torch.library.opcheck(bce_op.forward, (logits, *arguments, *rest, reduction, True, impl))
+    torch.library.opcheck(bce_op.backward, (dloss, T.to(dtype), logits, *arguments, *rest, reduction))
+
+
+@pytest.mark.interpreted
+def test_opcheck_of_the_triton_kernels():
+    check_dense(True, "triton", torch.float32)
+    check_bce("none", T, True, "triton", torch.float32)
 
 
 @pytest.mark.parametrize("dense", DENSE)
@@ -76,6 +101,28 @@ def test_compiled_in_one_graph(dense, bce):
         got, wanted = compiled(*inputs), plain(*inputs)
         torch.testing.assert_close(got, wanted)
         torch.testing.assert_close(torch.autograd.grad(got, inputs), torch.autograd.grad(wanted, inputs))
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # Inductor's own
+def test_compiled_by_inductor(tmp_path, monkeypatch):
+    """What auto takes becomes part of Inductor's own code; the native ops are called from it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    native = partial(dense_op.linear_leaky_relu, impl="cpu")
+    model = fastgan.fuse(torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.LeakyReLU(0.2)))
+
+    def loss(dense, x, weight, bias, last):
+        h = model(x) + dense(x, weight, bias, 0.2)
+        return bce_op.bce_with_logits(h @ last, 1.0, None, None, "mean", "cpu") + bce_with_logits(
+            h @ last, 0.0
+        )
+
+    inputs = needs_grad(*(t.float() for t in (X.view(12, 5), W, B, torch.randn(6, 1))))
+    torch._dynamo.reset()
+    compiled = torch.compile(partial(loss, native), fullgraph=True)
+    got, wanted = compiled(*inputs), loss(plain_dense, *inputs)
+    torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(torch.autograd.grad(got, inputs), torch.autograd.grad(wanted, inputs))
 
 
 def scalar(op, *rest):
