@@ -75,8 +75,8 @@ def linear_leaky_relu(
 
 # What auto takes on the CPU comes from `python -m bench.ops_choice`, without and with `--impl cpu`, on 2
 # cores of an EPYC (Zen 3). Native code saves passes over the outputs, and little else: MKL's products are as
-# good, and a graph costs it 30 microseconds of Python. Where it is taken, it was 1.06 to 2.9 times as fast
-# without a graph, 1.03 to 2.9 times with one, and 1.03 to 5.4 times forward and backward together (one run).
+# good, and a graph costs it 30 microseconds of Python. Where it is taken, it was 1.05 to 3.0 times as fast
+# without a graph, 1.02 to 3.5 times with one, and 1.03 to 4.6 times forward and backward together (one run).
 _MANY_OUTPUTS = 1 << 20  # fewer stay in the caches, and some shapes then lose 10% and more
 _MANY_ROWS = 512  # fewer, and putting the weight in the kernels' order takes 5% that is not won back
 _INPUTS = range(2, 257)  # beyond it the products are all there is; a single one has a faster weight gradient

@@ -45,6 +45,7 @@ def test_a_suite_runs(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout and "plain / fastgan, batch 128" in done.stdout
     assert "batch 4096" not in done.stdout and "Mean" not in done.stdout
+    assert "bytes" in done.stdout and "share of the nearest limit" in done.stdout
     (path,) = tmp_path.glob("*/ops.jsonl")
     (line,) = [json.loads(text) for text in path.read_text().splitlines()]
     assert [c["title"] for c in line["contenders"]] == ["fastgan, batch 128", "plain PyTorch, batch 128"]
