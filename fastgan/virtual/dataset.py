@@ -139,7 +139,8 @@ class VirtualDataset(_Rows, Dataset):
         return self.items(index)
 
     def _out_of_range(self, low: int, high: int) -> IndexError:
-        return IndexError(f"index: got {low} to {high}; wanted 0 to {self.length - 1}")
+        got = f"{low}" if low == high else f"{low} to {high}"
+        return IndexError(f"index: got {got}; wanted 0 to {self.length - 1}")
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": _NOTHING}
