@@ -237,7 +237,7 @@ def test_columns_and_default_shards(features, tmp_path):
         (["--rows", "5", "--shards", "6"], "--shards"),
         (["--format", "png", "--columns", "row"], "--columns"),
         (["--columns", "nothing"], "columns"),
-        (["--label", "8"], "where"),
+        (["--label", "8"], "--label"),
         (["--first", str(2**62)], "--first"),
         (["--seed", "-1"], "--seed"),
     ],
