@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from helpers.ptx import arithmetic, traffic  # noqa: F401  (they define the instructions)
+from helpers.ptx import arithmetic, conversions, traffic, warps  # noqa: F401  (they define instructions)
 from helpers.ptx.machine import Machine
 from helpers.ptx.memory import GlobalMemory
 from helpers.ptx.parse import parse

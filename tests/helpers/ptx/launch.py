@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers.no_device import Launch, launches
-from helpers.ptx import arithmetic, traffic  # noqa: F401  (they define the instructions)
+from helpers.ptx import arithmetic, conversions, traffic, warps  # noqa: F401  (they define instructions)
 from helpers.ptx.machine import Machine
 from helpers.ptx.memory import GlobalMemory
 from helpers.ptx.parse import parse
