@@ -2,7 +2,8 @@
 far PyTorch itself strays in float32.
 
 From one state, after 1 and 5 steps, the largest difference of a parameter is at most twice PyTorch's, plus
-a few roundings; so is that of every loss; accuracies and the steps with a penalty are equal. Rounding decides
+a few roundings; so are those of Adam's first and second moments, and that of every loss; accuracies and the
+steps with a penalty are equal. Rounding decides
 now and then on which side of zero the input of a LeakyReLU falls, which moves a gradient by a row's share, in
 one engine and not in the other. So a case is its median over three states.
 
@@ -30,6 +31,7 @@ from fastgan.state import State
 STEPS = (1, 5)
 SEEDS = (0, 1, 2, 3, 4)
 FACTOR = 2.0
+MOMENTS = ("exp_avg", "exp_avg_sq")
 ROUNDINGS = 4.0  # the floor: so many float32 roundings of the largest value compared
 
 _EPS = float(np.finfo(np.float32).eps)
@@ -89,7 +91,10 @@ class Distance:
     @property
     def share(self) -> float:
         """The distance as a share of what the contract allows."""
-        return self.engine / (FACTOR * self.pytorch + self.floor)
+        allowed = FACTOR * self.pytorch + self.floor
+        if not allowed:
+            return 0.0 if self.engine == 0 else math.inf
+        return self.engine / allowed
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,15 @@ class Row:
 
     steps: int
     parameters: Distance
+    moments: tuple[Distance, Distance]
     loss: float
     wrong: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         """Whether the contract holds; a NaN is a breach."""
-        return self.parameters.share <= 1.0 and not self.wrong
+        within = (d.share <= 1.0 for d in (self.parameters, *self.moments))
+        return all(within) and not self.wrong
 
 
 def trace(engine: Engine, state: State, steps: Sequence[int] = STEPS) -> Trace:
@@ -135,30 +142,29 @@ def judge(config: Config, found: Sequence[Traces], steps: Sequence[int] = STEPS)
     """Return what the contract says, one row for each number of steps."""
     rows = []
     for i, done in enumerate(steps):
-        distances, losses, wrong = [], [], []
+        distances, losses, wrong = ([], [], []), [], []
         for t in found:
-            distances.append(
-                distance(*(compared(config, x.states[i]) for x in (t.truth, t.pytorch, t.engine)))
-            )
+            states = [x.states[i] for x in (t.truth, t.pytorch, t.engine)]
+            distances[0].append(distance(*(compared(config, s) for s in states)))
+            for some, moment in zip(distances[1:], MOMENTS, strict=True):
+                some.append(distance(*(s.part(moment) for s in states)))
             metrics = [x.metrics[:done] for x in (t.truth, t.pytorch, t.engine)]
             losses.append(max(_loss_distances(metrics[0], metrics[2])))
             wrong.append(tuple(wrong_metrics(*metrics)))
-        rows.append(
-            Row(
-                done,
-                _middle(distances, lambda d: math.inf if math.isnan(d.share) else d.share),
-                _middle(losses, lambda x: math.inf if math.isnan(x) else x),
-                _middle(wrong, len),
-            )
+        parameters, *moments = (
+            _middle(some, lambda d: math.inf if math.isnan(d.share) else d.share) for some in distances
         )
+        loss = _middle(losses, lambda x: math.inf if math.isnan(x) else x)
+        rows.append(Row(done, parameters, tuple(moments), loss, _middle(wrong, len)))
     return rows
 
 
 def compared(config: Config, state: State) -> dict[str, Tensor]:
-    """Return the parameters and the average, which the contract is about.
+    """Return the parameters and the average, which the contract is about, besides the moments.
 
     With pairs, no loss depends on the discriminator's output bias: its gradient is zero, of which float32
     makes some 1e-9, and Adam a whole step. That would be PyTorch's largest difference and hide all others.
+    What the gradient was is in the moments, unscaled, and there this bias is compared as all others are.
     """
     without = f"discriminator.layers.{len(config.d_hidden)}.bias" if config.loss == "rpgan" else ""
     kinds = ("generator.", "discriminator.", "ema.")

@@ -82,6 +82,10 @@ def other_seed(config, data):
     return engine
 
 
+def more(key):
+    return lambda new, old: new[key].add_(1e-4)
+
+
 FIRST, SECOND = "exp_avg.discriminator.layers.1.weight", "exp_avg_sq.generator.layers.0.weight"
 MUTATIONS = [
     ("default", changed(slope=0.201)),
@@ -96,6 +100,10 @@ MUTATIONS = [
         touched("no gradient of D's first bias", keep(*bias("discriminator.layers.0")), before=False),
     ),
     ("article", touched("no gradient of D's last bias", keep(*bias("discriminator.layers.2")), before=False)),
+    (
+        "default",  # with pairs, there is none; only the moment shows it
+        touched("a gradient of D's last bias", more("exp_avg.discriminator.layers.2.bias"), before=False),
+    ),
     ("default", touched("no gradient of G's last bias", keep(*bias("generator.layers.2")), before=False)),
     ("default", touched("stale average", keep("ema.layers.1.weight"), before=False)),
     ("article", changed(label_smoothing=1.0)),  # real rows have the target of generated ones

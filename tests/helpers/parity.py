@@ -115,6 +115,6 @@ def breaches(
                 truth = {name: t.truth.states[i].tensors[name]}
                 others = (parity.largest_difference(r.states[i].tensors, truth) for r in draws)
                 distances.append(dataclasses.replace(d, pytorch=max(d.pytorch, *others)))
-            if not median(d.share if d.engine else 0.0 for d in distances) <= (1.0 if contract else LOOSE):
+            if not median(d.share for d in distances) <= (1.0 if contract else LOOSE):
                 lines.append(f"after {steps}: {name}: {distances}")
     return lines
