@@ -232,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
         for kind, step in steps.items():
             text, totals = table(engine, step)
             sizes_of = f"{widths}, batch {options.batch}, {options.precision}"
-            print(f"\n{recipe} recipe, step {kind}: {sizes_of}\n\n{text}")
+            print(f"\n{recipe} recipe, {kind}: {sizes_of}\n\n{text}")
             rates = ", ".join(f"{1 / t:,.0f} on {name}" for name, t in totals.items())
             print(f"\nModelled steps/s: {rates}. Parameters, moments and activations: "
                   f"{working_set(engine) / 1e6:.1f} MB.")  # fmt: skip

@@ -24,10 +24,12 @@ TRAIN = "-m fastgan.train --fused --device cuda --steps 5000 --log-every 1000 --
 PARTS = {
     "What is here": "-m fastgan.info",
     "Tests that need a GPU": "-m pytest -m gpu -q",
+    "The same numbers as the reference": "-m fastgan.check --device cuda",
     "Training in graphs": TRAIN,
     "Training in graphs, article recipe": TRAIN + " --preset article",
     "Training in graphs, products in bf16": TRAIN + " --precision bf16",
     "Training without graphs": TRAIN + " --no-graph",
+    "Training on rows that are streamed": TRAIN + " --data-on host",
     "The step against its peers": "-m bench.step --device cuda --only peers,widths",
     "The step, modelled": "-m bench.gpu_model",
 }

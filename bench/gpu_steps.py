@@ -26,8 +26,8 @@ MODELS: dict[str, tuple[dict[str, Any], int, str]] = {
 large ones."""
 
 RECIPES: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
-    "article": (preset("article"), {"any": 0}),
-    "default": ({}, {"with penalties": 0, "without": 1}),
+    "article": (preset("article"), {"every step": 0}),
+    "default": ({}, {"steps with penalties": 0, "steps without": 1}),
 }
 """Options, and a step of each kind."""
 

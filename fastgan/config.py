@@ -20,6 +20,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRESETS = ("default", "article")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("ieee", "tf32", "tf32x3", "bf16")
+PLACES = ("auto", "device", "host")
 MAX_WIDTH = 4096
 
 
@@ -105,6 +106,12 @@ class Config:
         "and 7 bits; tf32x3, three tf32 products, and ieee are as exact as float32",
         choices=PRECISIONS,
     )
+    data_on: str = _option(
+        "auto",
+        "with --device cuda, where the rows are: device, or host, which streams them; auto: device, "
+        "if they take at most half of its free memory",
+        choices=PLACES,
+    )
     graph: bool = _option(True, "with --device cuda, capture steps in CUDA graphs; off: launch every kernel")
     threads: int = _option(0, "CPU threads; 0 takes all this process may use", low=0, high=1024)
     log_every: int = _option(100, "steps between two lines of statistics", low=1, high=2**40)
@@ -127,9 +134,9 @@ class Config:
             raise UserError(
                 "--device cuda", "no --fused", "--fused, since the engine in plain PyTorch runs on the CPU"
             )
-        for name, usual in (("precision", "tf32"), ("graph", True)):
+        for name, usual in (("precision", "tf32"), ("data_on", "auto"), ("graph", True)):
             if self.device == "cpu" and getattr(self, name) != usual:
-                given = "--no-graph" if name == "graph" else f"--precision {self.precision}"
+                given = "--no-graph" if name == "graph" else f"{flag(name)} {getattr(self, name)}"
                 raise UserError(given, "--device cpu", "--device cuda, which alone it is about")
 
     @property

@@ -24,7 +24,11 @@ def name_of(field: dataclasses.Field) -> str:
 
 def config(**options) -> Config:
     """The article's recipe, which goes with every other option, with some options changed."""
-    where = dict(fused=True, device="cuda") if {"device", "precision", "graph"} & options.keys() else {}
+    where = (
+        dict(fused=True, device="cuda")
+        if {"device", "precision", "data_on", "graph"} & options.keys()
+        else {}
+    )
     return Config(**preset("article") | where | options)
 
 
@@ -134,8 +138,10 @@ def test_smoothing_needs_a_target():
 def test_cuda_is_a_fused_engine_and_its_options_are_its_own():
     with pytest.raises(UserError, match="--device cuda: got no --fused; wanted --fused"):
         Config(device="cuda")
-    for options, given in ((dict(precision="bf16"), "--precision bf16"), (dict(graph=False), "--no-graph")):
-        with pytest.raises(UserError, match=f"{given}: got --device cpu; wanted --device cuda"):
+    given = {"--precision bf16": dict(precision="bf16"), "--no-graph": dict(graph=False)}
+    given |= {"--data-on host": dict(data_on="host")}
+    for wrong, options in given.items():
+        with pytest.raises(UserError, match=f"{wrong}: got --device cpu; wanted --device cuda"):
             Config(fused=True, **options)
         assert Config(fused=True, device="cuda", **options).device == "cuda"
     with pytest.raises(UserError, match="--precision: got 'fp8'; wanted one of ieee, tf32, tf32x3, bf16"):

@@ -14,6 +14,7 @@ import torch
 
 from fastgan.config import Config
 from fastgan.data.schema import Data
+from fastgan.engines.cuda_data import Resident, Streamed, place
 from fastgan.engines.cuda_launch import Buffers, Launch
 from fastgan.engines.cuda_layout import Layout
 from fastgan.engines.cuda_plan import Plan
@@ -21,10 +22,11 @@ from fastgan.engines.cuda_replay import Pattern, Replays
 from fastgan.engines.protocol import METRICS
 from fastgan.errors import UserError
 from fastgan.kernels.triton import interpreted
+from fastgan.kernels.triton.schedule import SCHEDULE
 from fastgan.models import ModelSpec
 from fastgan.state import State
 
-_TABLE = 1024  # steps whose rates and metrics the device holds
+_SLOTS = 1024  # steps whose metrics the device holds
 _LARGEST = 2**31 - 1024  # floats that 32-bit offsets reach
 
 
@@ -33,17 +35,17 @@ class CudaEngine:
 
     Args:
         config: all options; ``precision`` and ``graph`` are about this engine.
-        data: the training rows; they are copied to the device.
+        data: the training rows; they are copied to the device, at once or window by window.
         device: a CUDA device, or the CPU where kernels are interpreted (TRITON_INTERPRET=1).
 
     Raises:
-        UserError: no Triton, no such device, or a model too large for 32-bit offsets.
+        UserError: no Triton, no such device, rows that it cannot hold, a model too large for 32-bit offsets.
     """
 
     name = "cuda"
 
     def __init__(self, config: Config, data: Data, device: str | torch.device = "cuda") -> None:
-        self.device, self._data = torch.device(device), data
+        self.device, self._data, self._stop = torch.device(device), data, False
         if self.device.type != "cuda" and not interpreted():
             raise UserError(
                 "device",
@@ -83,21 +85,19 @@ class CudaEngine:
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        def copied(array: np.ndarray) -> torch.Tensor:
-            values = torch.from_numpy(np.array(array))  # a copy, since the whole may be read-only
-            return zeros(*values.shape, dtype=values.dtype).copy_(values)
-
+        feed: Resident | Streamed = place(config, data, device)
+        self._feed = feed
         b = self.buffers = Buffers(
             *(zeros(layout.parameters) for _ in range(3)),
             zeros(layout.g_size if config.ema else 0),
             zeros(layout.workspace),
             zeros(4, dtype=torch.int64),
-            zeros(_TABLE, 3 + 2 * config.d_steps),
-            zeros(_TABLE, len(METRICS)),
-            copied(data.rows),
-            copied(data.labels.astype(np.int32)) if self.spec.classes else None,
+            torch.from_numpy(_schedule(config)).to(device),
+            zeros(_SLOTS, len(METRICS)),
+            feed.rows,
+            feed.labels,
         )
-        plan = Plan(config, self.spec, data.schema.affine(config.head), layout, b)
+        plan = Plan(config, self.spec, data.schema.affine(config.head), layout, b, feed.sequence)
         every = config.penalty_every if config.has_penalty else 1
         self._replays = Replays(
             self._pattern,
@@ -106,6 +106,7 @@ class CudaEngine:
             (b.parameters, b.exp_avg, b.exp_avg_sq, b.average, b.clock, b.metrics),
             device,
             captures=config.graph and _has_graphs(device),
+            most=feed.window,
         )
 
     @property
@@ -121,6 +122,8 @@ class CudaEngine:
             where = torch.cuda.get_device_name(self.device)
         block, used = self._replays.block, self.memory
         how = f"{block} steps a graph" if block else "kernels launched one by one"
+        window = self._feed.window
+        how += f", rows from host memory for {window} steps at a time" if window else ""
         return (
             f"{where}, products in {self.config.precision}, {how}; "
             f"{used['buffers'] / 1e6:.1f} MB in buffers, {used['graphs'] / 1e6:.1f} MB in graphs"
@@ -136,7 +139,9 @@ class CudaEngine:
         for name, view in self._views():
             view.copy_(state.tensors[name])
         self.seed, self.step = state.seed, state.step
-        self._start(1)
+        self._feed.start(self.seed)
+        decays = math.floor(self.config.decay_from * self.config.steps)
+        self.buffers.clock.copy_(torch.tensor([self.seed, self.step, self.step, decays]))
         with torch.cuda.device_of(self.buffers.clock):
             self._replays.prepare(self.step)
 
@@ -157,14 +162,16 @@ class CudaEngine:
         """Run up to ``steps`` steps; see :class:`~fastgan.engines.protocol.Engine`."""
         metrics = [np.empty((0, len(METRICS)), dtype=np.float32)]
         while steps > 0 and not self._stop:
-            count, done = min(steps, _TABLE), 0
-            self._start(count)
+            first, count, done = self.step, min(steps, _SLOTS), 0
             with torch.cuda.device_of(self.buffers.clock):  # Triton launches on the current device
                 while done < count and not self._stop:
+                    self._feed.before(self.step, min(count - done, self._replays.block or 1))
                     asked = self._replays.run(self.step, count - done)
                     self.step += asked
+                    self._feed.after(self.step)
                     done += asked
-            metrics.append(self.buffers.metrics[:done].cpu().numpy().copy())
+            slots = np.arange(first, first + done) % len(self.buffers.metrics)
+            metrics.append(self.buffers.metrics.cpu().numpy()[slots])
             steps -= done
         if steps > 0:
             self._stop = False  # it is spent
@@ -179,29 +186,6 @@ class CudaEngine:
         updates = range(step * c.d_steps, (step + 1) * c.d_steps)
         return tuple(c.has_penalty and update % c.penalty_every == 0 for update in updates)
 
-    def _start(self, count: int) -> None:
-        """Set the clock, and the rates of the next ``count`` steps."""
-        b, first = self.buffers, self.step
-        b.clock.copy_(torch.tensor([self.seed, first, first, first]))
-        rates = torch.from_numpy(self._rates(first, count))
-        b.rates[:count].copy_(rates)
-
-    def _rates(self, first: int, count: int) -> np.ndarray:
-        """Return, for each step, the average's rate, then for each update (the generator's first) the step
-        size and what the root of the second moment is multiplied by, bias corrections included."""
-        c = self.config
-        rows = np.empty((count, 3 + 2 * c.d_steps))
-        for row, t in zip(rows, range(first, first + count), strict=True):
-            row[0] = 1.0 - c.ema_decay(t)
-            row[1:3] = self._adam(c.g_lr * c.lr_factor(c.g_schedule, t), t + 1)
-            for i in range(c.d_steps):
-                lr = c.d_lr * c.lr_factor(c.d_schedule, t)
-                row[3 + 2 * i : 5 + 2 * i] = self._adam(lr, t * c.d_steps + i + 1)
-        return rows.astype(np.float32)
-
-    def _adam(self, lr: float, t: int) -> tuple[float, float]:
-        return lr / (1.0 - self.config.beta1**t), (1.0 - self.config.beta2**t) ** -0.5
-
     def _views(self):
         """Yield every tensor of a state by its name, as a view into the flat buffers."""
         b = self.buffers
@@ -210,6 +194,18 @@ class CudaEngine:
         yield from self.layout.views(b.exp_avg_sq, "exp_avg_sq.")
         for name, view in self.layout.views(b.average):
             yield "ema." + name.removeprefix("generator."), view
+
+
+def _schedule(config: Config) -> np.ndarray:
+    """Return what rates depend on, in the order of ``SCHEDULE``."""
+    c, start = config, config.decay_from * config.steps
+    numbers = dict(g_lr=c.g_lr, d_lr=c.d_lr, start=start % 1.0, average_rate=1.0 - c.ema)
+    numbers |= dict(inverse_length=1.0 / max(c.steps - start, 1.0), average_warmup=c.ema_warmup)
+    for name, schedule in (("g_drop", c.g_schedule), ("d_drop", c.d_schedule)):
+        numbers[name] = 0.0 if schedule == "constant" else 1.0 - c.decay_to
+    for name, beta in (("log_beta1", c.beta1), ("log_beta2", c.beta2)):
+        numbers[name] = math.log(beta) if beta else -math.inf
+    return np.array([numbers[name] for name in SCHEDULE], dtype=np.float32)
 
 
 def _has_graphs(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from fastgan.kernels.triton.tiles import Tile, tile_for
 from fastgan.models import ModelSpec
 from fastgan.noise import Stream
 
-HEAD_ROWS = 16
+HEAD_ROWS = 8  # of 64 columns; 16 take so many registers that ptxas keeps some in memory (sm_80)
 ACTIVATIONS = {"sigmoid": 1, "tanh": 2, "linear": 3}  # of step_forward
 LEAKY, MASKED = 0, 4
 
@@ -52,9 +52,10 @@ class Buffers:
         parameters, exp_avg, exp_avg_sq: ``[layout.parameters]``.
         average: ``[layout.g_size]``, or empty without a moving average.
         workspace: ``[layout.workspace]``.
-        clock: int64 ``[4]``: seed, step, next step, first step of the tables.
-        rates, metrics: ``[steps, ...]``, float32.
-        data: ``[size, features]``, uint8 or float32.
+        clock: int64 ``[4]``: seed, step, next step, the step after which learning rates decay.
+        schedule: what learning rates depend on, float32, as ``kernels/triton/schedule.py`` lists it.
+        metrics: float32 ``[slots, len(METRICS)]``; step n has the slot n modulo their number.
+        data: ``[size, features]``, uint8 or float32: all rows, or those of two windows of steps.
         labels: int32 ``[size]``, or None.
     """
 
@@ -64,7 +65,7 @@ class Buffers:
     average: Tensor
     workspace: Tensor
     clock: Tensor
-    rates: Tensor
+    schedule: Tensor
     metrics: Tensor
     data: Tensor
     labels: Tensor | None
@@ -78,6 +79,7 @@ class Launcher:
         spec: shapes of the model.
         affine: scale and shift of data.
         buffers: all tensors.
+        sequence: which row of the data stands at which position of all batches, as ``cuda_data`` has it.
     """
 
     def __init__(
@@ -87,14 +89,11 @@ class Launcher:
         affine: tuple[float, float],
         layout: Layout,
         buffers: Buffers,
+        sequence: dict[str, Any],
     ) -> None:
         self.c, self.spec, self.layout, self.buffers = config, spec, layout, buffers
         self.affine, self.precision = affine, config.precision
-        size = len(buffers.data)
-        bits = max(4, (size - 1).bit_length())
-        self._sequence = dict(
-            d_steps=config.d_steps, size=size, low_bits=bits // 2, high_bits=bits - bits // 2
-        )
+        self._sequence = dict(d_steps=config.d_steps, **sequence)
         device = buffers.workspace.device
         programs = -(-config.batch // HEAD_ROWS)
         self._partial = torch.zeros(programs, step_head.PARTIALS, device=device)
@@ -194,8 +193,8 @@ class Launcher:
             **self._blocks(tile, "BIO"),
         )
 
-    def _update(self, which: int, rows: int, rate: int, penalty: bool, record: bool) -> Launch:
-        """Update the generator (0) or the discriminator (1)."""
+    def _update(self, which: int, rows: int, substep: int, penalty: bool, record: bool) -> Launch:
+        """Update the generator (0) or the discriminator (1), which has several updates in a step."""
         b, c = self.buffers, self.c
         table, programs = self._tables[which]
         return self._launch(
@@ -205,7 +204,7 @@ class Launcher:
             clock_ptr=b.clock,
             workspace_ptr=b.workspace,
             layers_ptr=table,
-            rates_ptr=b.rates,
+            schedule_ptr=b.schedule,
             p_ptr=b.parameters,
             m_ptr=b.exp_avg,
             v_ptr=b.exp_avg_sq,
@@ -217,14 +216,16 @@ class Launcher:
             B=c.batch,
             head_programs=len(self._partial),
             penalty_programs=len(self._penalty),
-            rates_of_step=b.rates.shape[1],
-            step_size_at=rate,
+            updates=1 if which == 0 else c.d_steps,
+            which=substep,
             keep1=c.beta1,
             add1=1.0 - c.beta1,
             keep2=c.beta2,
             add2=1.0 - c.beta2,
             eps=c.eps,
             LAYERS=len(table),
+            SLOTS=len(b.metrics),
+            COSINE=(c.g_schedule if which == 0 else c.d_schedule) == "cosine",
             TRAINS_G=which == 0,
             AVERAGE=which == 0 and c.ema > 0,
             RECORD=record,

@@ -45,7 +45,7 @@ class Plan(Launcher):
                 x, y = (m.of(workspace, 2 * batch) for m in layout.d_inputs[n : n + 2])
                 mask = layout.d_inputs[n + 1].of(workspace, 0, 2 * batch)
                 yield self._forward(layer, x, y, MASKED, mask)
-        yield self._update(1, rows, 3 + 2 * substep, penalty, record)
+        yield self._update(1, rows, substep, penalty, record)
 
     def _data_layer(self, substep: int) -> Launch:
         layout, b = self.layout, self.buffers
@@ -149,4 +149,4 @@ class Plan(Launcher):
         for n in range(len(layout.g) - 1, 0, -1):
             dx, dy = (m.of(workspace) for m in layout.g_deltas[n - 1 : n + 1])
             yield self._backward(layout.g[n], dy, layout.g_inputs[n].of(workspace), dx)
-        yield self._update(0, batch, 1, penalty=False, record=True)
+        yield self._update(0, batch, 0, penalty=False, record=True)

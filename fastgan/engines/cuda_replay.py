@@ -34,6 +34,7 @@ class Replays:
         state: the tensors that a step changes and the next one reads.
         device: where they are.
         captures: whether steps are captured, or launched one kernel after the other for ever.
+        most: steps of a replay, if there is a reason for fewer than ``STEPS_PER_REPLAY``.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class Replays:
         state: Sequence[Tensor],
         device: torch.device,
         captures: bool,
+        most: int | None = None,
     ) -> None:
         self._pattern, self._state, self._device = pattern, state, device
         self._list, self._launches = launches, {}
-        size = STEPS_PER_REPLAY
+        size = min(STEPS_PER_REPLAY, most or STEPS_PER_REPLAY)
         # Penalties that come more seldom than that are single steps between blocks without any.
         seldom = period > size
         size = size if seldom else size // period * period

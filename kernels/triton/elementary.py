@@ -37,6 +37,20 @@ def log(x):
 
 
 @triton.jit
+def expm1(x):
+    """Return ``e^x - 1`` for x <= 0, exact for small ones, too: their Taylor series, to x^9."""
+    p = x * (1.0 / 9.0) + 1.0
+    p = p * x * (1.0 / 8.0) + 1.0
+    p = p * x * (1.0 / 7.0) + 1.0
+    p = p * x * (1.0 / 6.0) + 1.0
+    p = p * x * 0.2 + 1.0
+    p = p * x * 0.25 + 1.0
+    p = p * x * (1.0 / 3.0) + 1.0
+    p = p * x * 0.5 + 1.0
+    return tl.where(x > -0.7, p * x, tl.exp(x) - 1.0)
+
+
+@triton.jit
 def softplus(x):
     """Return ``log(1 + e^x)`` without overflow and without losing a small result."""
     e = tl.exp(-tl.abs(x))
@@ -84,17 +98,37 @@ def philox(c0, c1, c2, c3, seed):
 
 
 @triton.jit
+def _sine(x):
+    """Return the sine of x in [-pi/4, pi/4]."""
+    z = x * x
+    s = z * -1.9515295891e-4 + 8.3321608736e-3
+    return (s * z - 1.6666654611e-1) * z * x + x
+
+
+@triton.jit
+def _cosine(x):
+    """Return the cosine of x in [-pi/4, pi/4]."""
+    z = x * x
+    c = z * 2.443315711809948e-5 - 1.388731625493765e-3
+    return (c * z + 4.166664568298827e-2) * (z * z) + (1.0 - 0.5 * z)
+
+
+@triton.jit
+def half_cosine(x):
+    """Return ``(1 - cos(pi x)) / 2`` for x in [0, 1]: the square of a sine, near 1 of a cosine."""
+    root = tl.where(x <= 0.5, _sine(x * 1.57079632679), _cosine((1.0 - x) * 1.57079632679))
+    return root * root
+
+
+@triton.jit
 def _pair(w0, w1):
     """Return two normals of two words, by Box & Muller: radius times cosine and sine."""
     u = ((w0 >> 9).to(tl.int32).to(tl.float32) + 0.5) * 1.1920928955078125e-07
     t = (w1 >> 8).to(tl.int32).to(tl.float32) * 2.384185791015625e-07  # quarters of a turn
     q = tl.floor(t + 0.5)
     x = (t - q) * 1.57079632679
-    z = x * x
-    s = z * -1.9515295891e-4 + 8.3321608736e-3
-    s = (s * z - 1.6666654611e-1) * z * x + x
-    c = z * 2.443315711809948e-5 - 1.388731625493765e-3
-    c = (c * z + 4.166664568298827e-2) * (z * z) + (1.0 - 0.5 * z)
+    s = _sine(x)
+    c = _cosine(x)
     quarter = q.to(tl.int32)
     swap = (quarter & 1) != 0
     sine = tl.where(swap, c, s)

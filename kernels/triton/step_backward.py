@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from fastgan.kernels.triton.schedule import update_rates
 from fastgan.kernels.triton.step_forward import load_tile, load_tile_t, product, slopes, store_tile
 
 
@@ -132,21 +133,21 @@ def step_update_kernel(
     clock_ptr,
     workspace_ptr,
     layers_ptr,  # [LAYERS, FIELDS] int32
-    rates_ptr,  # [steps, rates of a step]
+    schedule_ptr,  # schedule.SCHEDULE
     p_ptr,  # parameters, updated; likewise the moments and the average
     m_ptr,
     v_ptr,
     average_ptr,
     partial_ptr,  # [head_programs, 4], of the head
     penalty_ptr,  # [penalty_programs]
-    metrics_ptr,  # [steps, 6], written
+    metrics_ptr,  # [SLOTS, 6], of which a row is written
     # sizes
     rows,  # of every product: B, or for the discriminator 2 B, and with penalties 4 B
     B,
     head_programs,
     penalty_programs,
-    rates_of_step,
-    step_size_at,  # where in the rates of a step
+    updates,  # of this network in a step
+    which,  # of these
     # meta-parameters
     keep1,
     add1,
@@ -154,6 +155,8 @@ def step_update_kernel(
     add2,
     eps,
     LAYERS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    COSINE: tl.constexpr,
     TRAINS_G: tl.constexpr,
     AVERAGE: tl.constexpr,
     RECORD: tl.constexpr,
@@ -193,10 +196,9 @@ def step_update_kernel(
         total = product(dy_t, load_tile(x_ptr, b, rows, stride_x, i, I), total, PRECISION)
 
     step = tl.load(clock_ptr + 1)
-    rates = rates_ptr + (step - tl.load(clock_ptr + 3)) * rates_of_step
-    step_size = tl.load(rates + step_size_at)
-    correction = tl.load(rates + step_size_at + 1)
-    rate = tl.load(rates)
+    step_size, correction, rate = update_rates(
+        clock_ptr, schedule_ptr, step, updates, which, TRAINS_G, COSINE
+    )
     at = weight_at + o[:, None] * I + i[None, :]
     mask = (o[:, None] < O) & (i[None, :] < I)
     _adam(total, p_ptr, m_ptr, v_ptr, average_ptr, at, mask, step_size, correction, rate,
@@ -217,7 +219,7 @@ def step_update_kernel(
         if TRAINS_G:
             tl.store(clock_ptr + 2, step + 1)
         if RECORD:
-            metrics = metrics_ptr + (step - tl.load(clock_ptr + 3)) * 6
+            metrics = metrics_ptr + step % SLOTS * 6
             loss = _sum(partial_ptr, head_programs, 4, 128) / B
             if TRAINS_G:
                 tl.store(metrics + 1, loss)

@@ -2,8 +2,8 @@
 
 Shapes: R rows, B batch, I inputs, O outputs. All matrices are float32 with rows apart by a multiple of 4
 elements, of at most 2**31 elements. ``PRECISION`` is that of products: ieee, tf32, tf32x3, or bf16, which
-rounds operands and sums in float32. The clock is int64: seed, step, next step, and the first step of the
-table of rates.
+rounds operands and sums in float32. The clock is int64: seed, step, next step, and the step after
+which learning rates decay.
 """
 
 from __future__ import annotations
@@ -113,9 +113,14 @@ def step_layer_fwd_kernel(
 
 
 @triton.jit
-def _data_rows(clock_ptr, step, d_steps, substep, batch, b, size, low_bits, high_bits):
-    """Return the data row at each position b of the batch of a discriminator step."""
+def _data_rows(
+    clock_ptr, step, d_steps, substep, batch, b, size, low_bits, high_bits, STREAMED: tl.constexpr
+):  # fmt: skip
+    """Return the data row at each position b of the batch of a discriminator step; STREAMED, rows are a ring
+    in the order of the batches."""
     position = (step * d_steps + substep) * batch + b
+    if STREAMED:
+        return position % size
     return epoch_index(tl.load(clock_ptr), position, size, low_bits, high_bits)
 
 
@@ -141,11 +146,12 @@ def step_noise_layer_fwd_kernel(
     which,  # of these
     d_steps,
     substep,  # the discriminator step whose labels count
-    size,  # data rows
+    size,  # data rows, or those of the ring
     low_bits,
     high_bits,
     # meta-parameters
     slope,
+    STREAMED: tl.constexpr,
     STARTS_STEP: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -171,7 +177,7 @@ def step_noise_layer_fwd_kernel(
         step = tl.load(clock_ptr + 1)
     noise_row = (step * per_step + which) * B + b
     if labels_ptr is not None:
-        row = _data_rows(clock_ptr, step, d_steps, substep, B, b, size, low_bits, high_bits)
+        row = _data_rows(clock_ptr, step, d_steps, substep, B, b, size, low_bits, high_bits, STREAMED)
         label = tl.load(labels_ptr + row)
     total = tl.zeros((BLOCK_B, BLOCK_O), tl.float32)
     for start in tl.range(0, I, BLOCK_I):
@@ -214,6 +220,7 @@ def step_data_layer_fwd_kernel(
     scale,
     shift,
     slope,
+    STREAMED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -230,7 +237,7 @@ def step_data_layer_fwd_kernel(
     step = tl.load(clock_ptr + 1)
     rows = 2 * B
     real = row < B
-    picked = _data_rows(clock_ptr, step, d_steps, substep, B, row % B, size, low_bits, high_bits)
+    picked = _data_rows(clock_ptr, step, d_steps, substep, B, row % B, size, low_bits, high_bits, STREAMED)
     if labels_ptr is not None:
         label = tl.load(labels_ptr + picked)
     total = tl.zeros((BLOCK_B, BLOCK_O), tl.float32)

@@ -33,10 +33,9 @@ def test_the_record_covers_every_case():
 
 
 def test_the_record_has_no_faults():
-    """But for 16 bytes of one kernel on sm_80, which is far from running out of registers."""
-    found = gpu_table.faults(RECORD["rows"], {"triton": "none"})
-    known = [line for line in found if "16 bytes of stack" in line and " | sm_80: " in line]
-    assert known == found and all(line.startswith("step_head_kernel | ") for line in found)
+    """But for 16 bytes of one kernel in bf16 on sm_80, where ptxas keeps to 128 registers."""
+    known = "step_update_kernel | bf16 | default | sm_80: 16 bytes of stack; wanted none"
+    assert gpu_table.faults(RECORD["rows"], {"triton": "none"}) == [known]
 
 
 def test_the_readme_shows_the_record():

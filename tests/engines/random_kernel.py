@@ -1,4 +1,4 @@
-"""Kernels that do nothing but store what ``kernels/triton/elementary.py`` computes."""
+"""Kernels that do nothing but store what ``elementary.py`` and ``schedule.py`` of the kernels compute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels.triton import elementary
+from fastgan.kernels.triton import elementary, schedule
 from torch import Tensor
 
 ROWS, COLUMNS = 64, 32
@@ -34,12 +34,24 @@ def _random_kernel(
 
 
 @triton.jit
-def _functions_kernel(x_ptr, softplus_ptr, sigmoid_ptr, tanh_ptr, N: tl.constexpr):
+def _functions_kernel(x_ptr, softplus_ptr, sigmoid_ptr, tanh_ptr, expm1_ptr, N: tl.constexpr):
     n = tl.arange(0, N)
     x = tl.load(x_ptr + n)
     tl.store(softplus_ptr + n, elementary.softplus(x))
     tl.store(sigmoid_ptr + n, elementary.sigmoid(x))
     tl.store(tanh_ptr + n, elementary.tanh(x))
+    tl.store(expm1_ptr + n, elementary.expm1(-tl.abs(x)))
+
+
+@triton.jit
+def _rates_kernel(
+    clock_ptr, schedule_ptr, steps_ptr, out_ptr, updates, which, TRAINS_G: tl.constexpr, COSINE: tl.constexpr
+):
+    n = tl.program_id(0)
+    step = tl.load(steps_ptr + n)
+    found = schedule.update_rates(clock_ptr, schedule_ptr, step, updates, which, TRAINS_G, COSINE)
+    for i in tl.static_range(3):
+        tl.store(out_ptr + n * 3 + i, found[i])
 
 
 def run(seed: int, stream: int, first: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +67,19 @@ def run(seed: int, stream: int, first: int, size: int) -> tuple[np.ndarray, np.n
 
 
 def functions(x: Tensor) -> list[Tensor]:
-    """Return softplus, sigmoid and tanh of a power of two of numbers."""
-    out = [torch.empty_like(x) for _ in range(3)]
+    """Return softplus, sigmoid and tanh of a power of two of numbers, and expm1 of minus their size."""
+    out = [torch.empty_like(x) for _ in range(4)]
     _functions_kernel[(1,)](x, *out, N=len(x), num_warps=4, enable_fp_fusion=True)
     return out
+
+
+def rates(
+    clock: Tensor, schedule: Tensor, steps: Tensor, updates: int, which: int, trains_g: bool, cosine: bool
+) -> np.ndarray:
+    """Return what ``update_rates`` returns for each step: ``[steps, 3]``."""
+    out = torch.full((len(steps), 3), torch.nan)
+    _rates_kernel[(len(steps),)](
+        clock, schedule, steps, out, updates, which, TRAINS_G=trains_g, COSINE=cosine,
+        num_warps=1, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out.numpy()

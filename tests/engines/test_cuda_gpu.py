@@ -12,6 +12,7 @@ from helpers.compare import assert_identical
 from fastgan import engines, parity
 from fastgan.config import Config, preset
 from fastgan.data import load
+from fastgan.engines import cuda_data
 from fastgan.state import State
 
 pytestmark = [
@@ -74,6 +75,18 @@ def test_the_same_bits_every_time_and_after_a_checkpoint(digits):
     resumed.load(pieces.export())
     resumed.run(37)
     assert_identical(resumed.export().tensors, whole.export().tensors)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("steps", [1, 5, 48], ids="windows of {} steps".format)
+def test_streamed_rows_are_the_rows(digits, recipe, steps, monkeypatch):
+    """Rows that come while kernels run, in one run and the next, are bit by bit those that are there."""
+    config = Config(**RECIPES[recipe])
+    monkeypatch.setattr(cuda_data, "_WINDOW_BYTES", steps * config.d_steps * config.batch * 64)
+    resident, streamed = (started(config, digits, data_on=place) for place in ("device", "host"))
+    for count in (1, 300, 7, 200):
+        np.testing.assert_array_equal(streamed.run(count), resident.run(count))
+    assert_identical(streamed.export().tensors, resident.export().tensors)
 
 
 @pytest.mark.parametrize("precision", EXACT)

@@ -17,8 +17,9 @@ from helpers.cases import BCE, CASES, initial, later, make_data, setting
 from helpers.compare import assert_identical
 
 from fastgan import noise, parity
+from fastgan.config import preset
 
-pytestmark = pytest.mark.interpreted
+pytestmark = [pytest.mark.interpreted, pytest.mark.slow]
 
 WHOLE = {
     **{name: CASES[name] for name in ("article", "default", "penalties between steps")},
@@ -64,27 +65,38 @@ def test_other_precisions(precision, worse):
     assert error > 0 or worse == 1
 
 
-def test_replays_pieces_and_tables_that_run_out_are_bit_equal():
-    """One engine in replays of two steps, with a stand-in for graphs; one launches kernels, in pieces."""
+def replays_of_two_steps(patch):
+    """Have engines capture blocks of two steps, with a stand-in for graphs, which is returned."""
     from helpers.graph_stand_in import StandIn
 
     from fastgan.engines import cuda, cuda_replay
     from fastgan.engines.cuda_launch import Launch
 
+    launch, stand_in = Launch.__call__, StandIn(patch)
+    patch.setattr(Launch, "__call__", lambda self: stand_in.launch(lambda: launch(self)))
+    patch.setattr(cuda, "_has_graphs", lambda device: True)
+    patch.setattr(cuda_replay, "STEPS_PER_REPLAY", 2)
+    return stand_in
+
+
+def test_replays_pieces_slots_that_run_out_and_streamed_rows_are_bit_equal():
+    """One engine in replays of two steps, with a stand-in for graphs; one launches kernels, in pieces, and
+    its rows come from the host, those of two steps at a time."""
+    from fastgan.engines import cuda, cuda_data
+
     config, data = small(dict(g_hidden=(4,), d_hidden=(4,), penalty_every=2, batch=3))
     state = later(config, data, 8)
     with pytest.MonkeyPatch.context() as patch:
-        launch, stand_in = Launch.__call__, StandIn(patch)
-        patch.setattr(Launch, "__call__", lambda self: stand_in.launch(lambda: launch(self)))
-        patch.setattr(cuda, "_has_graphs", lambda device: True)
-        patch.setattr(cuda_replay, "STEPS_PER_REPLAY", 2)
+        stand_in = replays_of_two_steps(patch)
         through = engine_for(config, data)
         through.load(state)
         metrics = through.run(5)
         assert sorted(len(g.calls) for g in stand_in.graphs if g.replays) == [12, 22]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "_TABLE", 2)
-        pieces = engine_for(config, data)
+        patch.setattr(cuda, "_SLOTS", 2)
+        patch.setattr(cuda_data, "_WINDOW_BYTES", 2 * config.batch * data.rows.shape[1])
+        pieces = engine_for(replace(config, fused=True, device="cuda", data_on="host"), data)
+        assert pieces.buffers.data.shape == (12, 9)
         pieces.load(state)
         first = pieces.run(3)
         for scratch in (pieces.buffers.workspace, pieces.buffers.metrics):
@@ -94,6 +106,24 @@ def test_replays_pieces_and_tables_that_run_out_are_bit_equal():
     np.testing.assert_array_equal(np.concatenate([first, second]), metrics)
     assert_identical(pieces.export().tensors, through.export().tensors)
     assert (pieces.export().step, pieces.export().seed) == (13, state.seed)
+
+
+def test_streamed_rows_with_labels_in_replays():
+    """A block of two steps that begins in one window and ends in the next."""
+    case = BCE | dict(condition=True, d_steps=2, g_hidden=(4,), d_hidden=(4,), batch=3, latent=1)
+    config, data = small(case | dict(dtype="float32"))
+    config = replace(config, fused=True, device="cuda")
+    state, results = later(config, data, 7), []
+    for place in ("device", "host"):
+        with pytest.MonkeyPatch.context() as patch:
+            replays_of_two_steps(patch)
+            patch.setattr("fastgan.engines.cuda_data._WINDOW_BYTES", 2 * 6 * 4 * 9)
+            engine = engine_for(replace(config, data_on=place), data)
+            engine.load(state)
+            assert ("rows from host memory for 2 steps" in engine.describe()) == (place == "host")
+            results.append((engine.run(2), engine.export().tensors))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert_identical(results[1][1], results[0][1])
 
 
 def test_load_and_export_copy():
@@ -152,7 +182,41 @@ def test_the_train_command_stops_and_goes_on(tmp_path):
         assert (whole / file).read_bytes() == (stopped / file).read_bytes()
 
 
-# ---- the randomness contract inside of kernels
+# ---- inside of kernels: schedules, the randomness contract, functions
+
+SCHEDULES = {
+    "default": {},
+    "article": dict(preset("article"), d_steps=3),
+    "a fraction of a step": dict(steps=1237, decay_from=0.3, decay_to=0.0, d_steps=2),
+    "cosine": dict(g_schedule="cosine", d_schedule="cosine", steps=777, decay_from=0.1),
+    "very long": dict(steps=2**40, decay_from=0.999999, beta1=0.0, beta2=0.9999999, ema_warmup=1.0),
+    "a single step": dict(steps=1, decay_from=1.0, g_schedule="cosine"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rates_follow_the_schedules(name):
+    """On the device as ``Config`` has them, to a few roundings, at any step."""
+    import random_kernel
+
+    config, data = setting(make_data, dict(steps=10_000) | SCHEDULES[name])
+    engine = engine_for(config, data)
+    engine.load(initial(config, data))
+    c, b, n = config, engine.buffers, config.steps
+    steps = sorted({*range(4), *(n * i // 19 for i in range(20)), max(n - 1, 0), n + 5})
+    for which in range(c.d_steps):
+        for trains_g in (False, True):
+            schedule, lr = (c.g_schedule, c.g_lr) if trains_g else (c.d_schedule, c.d_lr)
+            place = (1, 0) if trains_g else (c.d_steps, which)
+            got = random_kernel.rates(
+                b.clock, b.schedule, torch.tensor(steps), *place, trains_g, schedule == "cosine"
+            )
+            for row, step in zip(got, steps, strict=True):
+                t = step * place[0] + place[1] + 1
+                size = lr * c.lr_factor(schedule, step) / (1.0 - c.beta1**t)
+                wanted = [size, -np.expm1(t * np.log(c.beta2)), 1.0 - c.ema_decay(step)]
+                wanted[1] **= -0.5
+                np.testing.assert_allclose(row, wanted, rtol=2e-6, atol=1e-7 * lr, err_msg=f"step {step}")
 
 
 @pytest.mark.parametrize(("seed", "row", "size"), [(3, 0, 37), (2**63 - 5, 2**33 + 5, 10007), (7, 2**40, 1)])
@@ -171,6 +235,6 @@ def test_elementary_functions():
     x = torch.cat([torch.linspace(-90, 90, 2000), torch.logspace(-30, 1, 48)]).double()
     got = random_kernel.functions(x.float())
     x = x.float().double()
-    wanted = [torch.nn.functional.softplus(x, threshold=1e9), torch.sigmoid(x), torch.tanh(x)]
+    wanted = [torch.nn.functional.softplus(x, threshold=1e9), x.sigmoid(), x.tanh(), torch.expm1(-x.abs())]
     for mine, true in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine.double(), true, rtol=6e-7, atol=1e-37)

@@ -17,6 +17,8 @@ from helpers.ptx.memory import SimulationError
 from fastgan import parity
 from fastgan.engines.cuda import CudaEngine
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "default, with penalties": dict(g_hidden=(33, 20), d_hidden=(20, 33), batch=18),
     "conditional article": BCE | dict(condition=True, reuse_fakes=False, d_hidden=(20,), head="tanh"),

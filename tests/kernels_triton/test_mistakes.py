@@ -7,7 +7,7 @@ from helpers import bce_checks, dense_checks
 from helpers.bce_checks import BceCase
 from helpers.dense_checks import DenseCase
 
-pytestmark = pytest.mark.interpreted
+pytestmark = [pytest.mark.interpreted, pytest.mark.slow]
 
 DENSE = [
     # forward

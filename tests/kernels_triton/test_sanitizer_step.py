@@ -14,7 +14,7 @@ import torch
 from helpers.cases import BCE, later, make_data, setting
 from helpers.mutants import mutant
 
-pytestmark = pytest.mark.interpreted
+pytestmark = [pytest.mark.interpreted, pytest.mark.slow]
 
 CASES = {
     "penalties": dict(g_hidden=(5,), d_hidden=(6, 3), batch=17),
@@ -22,7 +22,16 @@ CASES = {
     | dict(condition=True, d_steps=2, reuse_fakes=False, d_hidden=(35,), batch=5),
 }
 WHOLE = ("y_ptr", "dx_ptr", "q_ptr", "z_ptr")  # every element of these is stored by the kernel that has them
-CONSTANT = ("weight_ptr", "bias_ptr", "data_ptr", "labels_ptr", "rates_ptr", "layers_ptr", "e_ptr", "h_ptr")
+CONSTANT = (
+    "weight_ptr",
+    "bias_ptr",
+    "data_ptr",
+    "labels_ptr",
+    "schedule_ptr",
+    "layers_ptr",
+    "e_ptr",
+    "h_ptr",
+)
 
 
 def fitted(launch):

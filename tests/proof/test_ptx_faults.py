@@ -15,6 +15,8 @@ from helpers.no_device import launches
 from helpers.ptx.launch import simulated
 from helpers.ptx.memory import SimulationError
 
+pytestmark = pytest.mark.slow
+
 SIZE = (64, 64, 96)
 TOLERANCE = 1e-6  # tf32x3 is as good as float32
 # a[1] and a[2] of mma.m16n8k8: rows g + 8 of the first four columns, rows g of the others

@@ -13,6 +13,8 @@ from helpers.bce_checks import BceCase
 from helpers.dense_checks import ARITHMETIC, LAYOUTS, DenseCase
 from helpers.ptx.launch import simulated
 
+pytestmark = pytest.mark.slow
+
 
 def truncated(tensor: torch.Tensor) -> torch.Tensor:
     """Cut float32 to tf32 as a tensor core does with operands that nobody has rounded."""
