@@ -34,7 +34,7 @@ def _imports(quick: bool, threads: int) -> Group:
     if not quick:
         engine = contender("import fastgan.engines.cpu", "import fastgan.engines.cpu")
         rows.append(Row(engine, rows[0].top))
-    return Group("imports", "imports in a fresh process", rows, rounds=3 if quick else 5)
+    return Group("imports", "imports in a fresh process", rows, rounds=5)
 
 
 def _first_steps(threads: int) -> Group:
@@ -45,7 +45,7 @@ def _first_steps(threads: int) -> Group:
     peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager", "JAX jit + lax.scan": "jax_scan.JaxScan"}
     rows = [Row(contender(title, peer), ours) for title, peer in peers.items()]
     title = f"first step, batch 128, {threads} threads, imports not counted"
-    return Group("first", title, rows, rounds=3)
+    return Group("first", title, rows, rounds=5)
 
 
 def test_startup(feed, benchmark):

@@ -60,11 +60,17 @@ class Case(Problem):
 
     @property
     def work(self) -> Work:
-        """Of a step. Bytes: weights and both moments, read and written; the data rows of the batch."""
+        """Of a step. Bytes: weights and both moments, read and written; the data rows of the batch.
+
+        Where the generator's step reuses the discriminator's noise, its forward pass is counted once.
+        """
         parameters = sum(int(np.prod(shape)) for _, shape in self.spec.parameter_shapes())
         item = 1 if self.dtype == "uint8" else _FLOAT
         moved = 2 * 3 * _FLOAT * parameters + item * self.batch * self.features
-        return Work(estimate(self.config, self.spec, 0).flops, moved)
+        flops = estimate(self.config, self.spec, 0).flops
+        if self.config.reuse_fakes:
+            flops -= 2.0 * self.batch * sum(i * o for i, o in pairwise(self.spec.g_widths))
+        return Work(flops, moved)
 
     @cached_property
     def data(self) -> Data:

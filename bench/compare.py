@@ -1,9 +1,10 @@
 """``python -m bench.compare``: has anything become slower than it was on this kind of machine?
 
 Only ratios are compared, of contenders that were measured in turn: a busier machine slows both. A ratio has
-fallen if its whole 95% interval lies more than 10% below the lowest interval of the stored runs; a ratio that
-cannot be told is inconclusive, which is no failure. ``--quick`` measures now, and what seems to have fallen
-again, up to twice: only what falls every time fails.
+fallen if its whole 95% interval lies more than 10% below the lowest interval of the stored runs, or if there
+is none any more because a contender of ours does not run. What cannot be told is no failure. So falls of 20%
+to 25% are seen for certain, smaller ones if the stored runs lie close together. ``--quick`` measures now, and
+what seems to have fallen again, once or, if there is time, twice: only what falls every time fails.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from bench import bench_generate, bench_ops, bench_step, machine, results
 from bench.measure import measure
 from bench.options import QUICK, Options
 from bench.plan import Group
+from bench.stats import BUSY
 from bench.team import Team
+from fastgan.errors import UserError
 
 TOLERANCE = 0.10
 RUNS = 5  # the newest stored ones that count
 TRIES = 3
-SECONDS = 150.0  # after which nothing is measured again
+SECONDS = 150.0  # after which nothing is measured a third time
 FALLEN = "FALLEN"
+_EVERYWHERE = ("native", "torch_eager", "torch_rows", "sgemm", "limits", "ops")  # peers that no machine lacks
 WORDS = (FALLEN, "risen", "as before", "too noisy", "new")
 
 Key = tuple[str, str, str]  # suite, group's title, row's title
@@ -41,18 +45,18 @@ class Change:
     Attributes:
         key: suite, group, row.
         then: the outermost intervals of the stored runs, or None if there are none.
-        now: the fresh median and its interval.
+        now: the fresh median and its interval, or None: a contender does not run.
         word: one of ``WORDS``.
     """
 
     key: Key
     then: tuple[float, float] | None
-    now: tuple[float, float, float]
+    now: tuple[float, float, float] | None
     word: str
 
     def __str__(self) -> str:
         then = "" if self.then is None else "[{:.2f}, {:.2f}]".format(*self.then)
-        now = "{:.2f} [{:.2f}, {:.2f}]".format(*self.now)
+        now = "does not run" if self.now is None else "{:.2f} [{:.2f}, {:.2f}]".format(*self.now)
         suite, group, row = self.key
         return f"  {self.word:<10} {then:<14} {now:<20} {suite}: {group}: {row}"
 
@@ -63,20 +67,24 @@ def compare(stored: list[Line], fresh: list[Line]) -> list[Change]:
     for key, row in _rows(stored):
         if row["summary"] and not row["summary"]["noisy"]:
             history[key].append(row["summary"])
-    return [_change(key, row, history[key][-RUNS:]) for key, row in _rows(fresh) if row["summary"]]
+    changes = (_change(key, row, history[key][-RUNS:]) for key, row in _rows(fresh))
+    return [change for change in changes if change is not None]
 
 
-def _change(key: Key, row: Line, before: list[Line]) -> Change:
+def _change(key: Key, row: Line, before: list[Line]) -> Change | None:
     new = row["summary"]
-    now = (new["median"], new["low"], new["high"])
     then = (min(s["low"] for s in before), max(s["high"] for s in before)) if before else None
-    if new["noisy"]:
-        return Change(key, then, now, "too noisy")
+    if new is None:
+        ours = all(peer.split(".")[0] in _EVERYWHERE for peer in row["peers"])
+        return Change(key, then, None, FALLEN) if then and ours else None
+    now = (new["median"], new["low"], new["high"])
     if then is None:
-        return Change(key, then, now, "new")
+        return Change(key, then, now, "too noisy" if new["noisy"] else "new")
     below, above = new["high"] < then[0] * (1.0 - TOLERANCE), new["low"] > then[1] * (1.0 + TOLERANCE)
     if not row["more_is_better"]:
         below, above = above, below
+    if new["noisy"] and (new["others"] > BUSY or not below):  # a wide interval may lie below as a whole
+        return Change(key, then, now, "too noisy")
     return Change(key, then, now, FALLEN if below else "risen" if above else "as before")
 
 
@@ -101,9 +109,6 @@ def groups(options: Options) -> list[tuple[str, Group]]:
     ]
 
 
-_EVERYWHERE = ("native", "torch_eager", "torch_rows", "sgemm", "limits", "ops")
-
-
 def measured_now(stored: list[Line], options: Options) -> list[Change]:
     """Measure the quick groups; what has fallen is measured again, and must fall every time."""
     end = time.monotonic() + SECONDS
@@ -111,10 +116,7 @@ def measured_now(stored: list[Line], options: Options) -> list[Change]:
     with Team() as team:
         waiting = groups(options)
         for attempt in range(TRIES):
-            if attempt and time.monotonic() > end:
-                for key, change in changes.items():
-                    if change.word == FALLEN:
-                        changes[key] = Change(key, change.then, change.now, "too noisy")
+            if attempt > 1 and time.monotonic() > end:
                 break
             lines = [results.record(suite, measure(team, group, options)) for suite, group in waiting]
             for change in compare(stored, lines):
@@ -134,11 +136,18 @@ def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 1 if anything has fallen."""
-    arguments = _arguments(argv)
+    """Run the command and return its exit code: 1 if anything has fallen, 2 if nothing could be held."""
+    try:
+        return _main(_arguments(argv))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _main(arguments: argparse.Namespace) -> int:
     device = machine.device()
     folder = arguments.results / machine.slug(device)
-    stored = list(results.read(folder))
+    stored = [line for line in results.read(folder) if results.on_all_cores(line)]
     if not stored:
         known = ", ".join(sorted({p.parent.name for p in arguments.results.glob("*/*.jsonl")})) or "none"
         print(f"no stored runs of this kind of machine, {folder.name}; there are: {known}")
@@ -149,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         older, fresh = split(stored)
         if arguments.fresh:
             older, fresh = stored, list(results.read(arguments.fresh))
+            _check_same_kind(older, fresh)
         changes = compare(older, fresh)
     print(f"{'':<13}{'stored lowest to highest, then now: median and 95% interval'}")
     for change in sorted(changes, key=lambda c: (WORDS.index(c.word), c.key)):
@@ -156,6 +166,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = ", ".join(f"{sum(c.word == word for c in changes)} {word}" for word in WORDS)
     print(f"{folder.name}: {counts}")
     return 1 if any(c.word == FALLEN for c in changes) else 0
+
+
+def _check_same_kind(stored: list[Line], fresh: list[Line]) -> None:
+    """Raise a UserError if runs are of different kinds of machine: their ratios differ by themselves."""
+    names = ("cpu", "cores", "gpu")
+    kinds = [{tuple(line["facts"].get(n) for n in names) for line in lines} for lines in (stored, fresh)]
+    if stored and not kinds[1] <= kinds[0]:
+        raise UserError("--fresh", f"a run of {kinds[1]}", f"one of this kind of machine, {kinds[0]}")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -169,6 +187,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("--quick", action="store_true", help="measure now, under 3 minutes, and store nothing")
     parser.add_argument("--results", type=Path, default=results.FOLDER, help="folder of the stored runs")
     arguments = parser.parse_args(argv)
+    if not arguments.results.is_dir():
+        parser.error(f"--results: got {arguments.results}; wanted a folder with a folder for each machine")
     if arguments.fresh and not list(arguments.fresh.glob("*.jsonl")):
         parser.error(f"--fresh: got {arguments.fresh}; wanted a folder with *.jsonl files")
     return arguments

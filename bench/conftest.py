@@ -19,6 +19,7 @@ from bench import machine, options, results, table
 from bench.measure import Measured
 from bench.options import Options
 from bench.session import Measurements, Task
+from fastgan.errors import UserError
 
 _MEASUREMENTS = pytest.StashKey[Measurements]()
 
@@ -50,7 +51,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     stash = metafunc.config.stash
     if _MEASUREMENTS not in stash:
-        stash[_MEASUREMENTS] = Measurements(metafunc.config)
+        try:
+            stash[_MEASUREMENTS] = Measurements(metafunc.config)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
     suite = metafunc.module.__name__.rpartition("bench_")[2]
     groups = metafunc.module.groups(stash[_MEASUREMENTS].options)
     tasks = [Task(suite, group, contender) for group in groups for contender in group.contenders]

@@ -19,8 +19,6 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from bench import table
-
 Line = dict[str, Any]
 
 OURS = "fastgan"
@@ -57,26 +55,33 @@ _RC = {
 
 def step_time(lines: list[Line]) -> Figure | None:
     """Time of a step against the batch size, all peers, log-log, with the nearest limit of the machine."""
-    curves: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, Line]] = {}
     limit: dict[int, float] = {}
     for line in lines:
         if line["suite"] == "step" and line["group"] == "peers":
             batch = line["figure"]["batch"]
             for c in line["contenders"]:
-                if not c["summary"]["noisy"]:
-                    curves.setdefault(c["title"], {})[batch] = c["summary"]["median"]
-                if c["title"] == OURS and c["share"] and not c["share"]["noisy"]:
+                curves.setdefault(c["title"], {})[batch] = c["summary"]
+                if c["title"] == OURS and c["share"]:
                     limit[batch] = c["summary"]["median"] * c["share"]["median"]
     if OURS not in curves:
         return None
     if limit:
-        curves["limit of the machine"] = limit
+        fixed = {b: dict(median=s, low=s, high=s, noisy="") for b, s in limit.items()}
+        curves["limit of the machine"] = fixed
     figure, axes = plt.subplots(figsize=(8.4, 4.4))
     for title, points in curves.items():
         colour, marker, dashes = _STYLE.get(title, _LIMIT)
         x, ours = sorted(points), title == OURS
         look = dict(lw=2.4, ms=5.5, zorder=5) if ours else dict(lw=1.2, ms=4.5, zorder=3)
-        axes.plot(x, [1e3 * points[b] for b in x], dashes, marker=marker, color=colour, label=title, **look)
+        y = [1e3 * points[b]["median"] for b in x]
+        axes.plot(x, y, dashes, marker=marker, color=colour, label=title, **look)
+        for b in x if marker else ():
+            s = points[b]
+            axes.plot([b, b], [1e3 * s["low"], 1e3 * s["high"]], color=colour, lw=0.8, zorder=2)
+            if s["noisy"]:
+                hollow = look | dict(marker=marker, mfc="white", zorder=6)
+                axes.plot(b, 1e3 * s["median"], color=colour, **hollow)
     batches = sorted({b for points in curves.values() for b in points})
     axes.set(xscale="log", yscale="log", xlabel="batch size", ylabel="time of a step, ms")
     axes.xaxis.set(major_locator=FixedLocator(batches), minor_locator=NullLocator())
@@ -84,16 +89,17 @@ def step_time(lines: list[Line]) -> Figure | None:
     axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
     axes.grid(True, axis="y", color=_PALE, lw=0.8)
     axes.set_axisbelow(True)
-    axes.set_title("A training step: both networks, losses and optimizers")
+    axes.set_title("A training step: both networks, losses and optimizers; hollow: too noisy to count")
     _legend(axes, curves, batches)
     return figure
 
 
-def _legend(axes: Axes, curves: dict[str, dict[int, float]], batches: list[int]) -> None:
+def _legend(axes: Axes, curves: dict[str, dict[int, Line]], batches: list[int]) -> None:
     """Name the curves on the right, in their order from top to bottom at the batch that most of them have."""
     common = max(batches, key=lambda batch: sum(batch in points for points in curves.values()))
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    order = sorted(handles, key=lambda title: -curves[title].get(common, math.inf))
+    nothing = {"median": math.inf}
+    order = sorted(handles, key=lambda title: -curves[title].get(common, nothing)["median"])
     place = dict(
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=2.6, labelspacing=0.7
     )
@@ -123,7 +129,7 @@ def where_time_goes(lines: list[Line]) -> Figure | None:
         xlabel="share of the step's time, %", xlim=(0, 112 * max(p["seconds"] for p in parts) / total + 12)
     )
     axes.spines["left"].set_visible(False)
-    axes.set_title(f"Where {table.duration(total)} go: {line['title']}; blue: matrix products")
+    axes.set_title(f"Where a step's time goes, one sample: {line['title']}; blue: matrix products")
     return figure
 
 
@@ -168,17 +174,21 @@ def ops_speedup(lines: list[Line]) -> Figure | None:
 
 
 def thread_scaling(lines: list[Line]) -> Figure | None:
-    """Steps per second against threads."""
+    """Steps per second against threads; gains are those of the table, medians of the rounds' ratios."""
     found = [line for line in lines if line["suite"] == "step" and line["group"] == "threads"]
     if not found:
         return None
     line = found[-1]
     counts = line["figure"]["threads"]
     rates: dict[str, dict[int, float]] = {}
+    gains: dict[tuple[str, int], str] = {}
     for c in line["contenders"]:
-        if not c["summary"]["noisy"]:
-            title = c["title"].rpartition(", ")[0]
-            rates.setdefault(title, {})[c["case"]["threads"]] = 1.0 / c["summary"]["median"]
+        title = c["title"].rpartition(", ")[0]
+        rates.setdefault(title, {})[c["case"]["threads"]] = 1.0 / c["summary"]["median"]
+    for row in line["rows"]:
+        title, _, n = row["title"].partition(": 1 thread / ")
+        if s := row["summary"]:
+            gains[title, int(n)] = "\ntoo noisy" if s["noisy"] else f"\n{s['median']:.2f}x"
     figure, axes = plt.subplots(figsize=(7.6, 3.4))
     places = np.arange(len(rates))
     width = 0.8 / len(counts)
@@ -189,7 +199,7 @@ def thread_scaling(lines: list[Line]) -> Figure | None:
             colour = _paler(_STYLE.get(title, _LIMIT)[0], 0.5 * (1.0 - j / max(len(counts) - 1, 1)))
             at = places[i] + (j - (len(counts) - 1) / 2) * width
             axes.bar(at, values[n], width * 0.92, color=colour)
-            gain = f"\n{values[n] / values[1]:.2f}x" if n > 1 and 1 in values else ""
+            gain = gains.get((title, n), "")
             axes.text(at, values[n], f"{n} thread{'s' * (n > 1)}{gain}", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(places, [t.replace(", ", ",\n").replace(" + ", "\n+ ") for t in rates])
     axes.tick_params(axis="x", length=0)

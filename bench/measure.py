@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from bench import parity, worker
 from bench.options import Options
 from bench.peers.limits import Limit
@@ -169,13 +171,16 @@ def _limits(contender: Contender, work: Work) -> dict[str, Contender]:
 def _share(
     work: Work, seconds: list[float], limits: dict[str, list[float]], others: list[float]
 ) -> tuple[str, Summary | None]:
-    """Return the nearest limit and how much of it was reached."""
-    allowed = {k: [getattr(work, LIMITS[k]) * s for s in limit] for k, limit in limits.items()}
+    """Return the nearest limit and how much of it was reached.
+
+    A limit is what the machine can do: its fast rounds count (the first quartile), not its median, and the
+    interval is that of the contender.
+    """
+    allowed = {k: getattr(work, LIMITS[k]) * float(np.quantile(limit, 0.25)) for k, limit in limits.items()}
     if not allowed:
         return "", None
-    nearest = max(allowed, key=lambda k: summarize(allowed[k]).median)
-    shares = [a / s for a, s in zip(allowed[nearest], seconds, strict=True)]
-    return nearest, summarize(shares, others)
+    nearest = max(allowed, key=allowed.__getitem__)
+    return nearest, summarize([allowed[nearest] / s for s in seconds], others)
 
 
 def _result(

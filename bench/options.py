@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+from fastgan.errors import UserError
+
 DEVICES = ("cpu", "cuda")
+LARGEST = 4096  # batch
 # Many short rounds: the two times of a ratio lie close together, and its median is known well.
 FULL, QUICK = dict(rounds=17, seconds=0.05), dict(rounds=9, seconds=0.045)
 
@@ -32,15 +35,25 @@ class Options:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Options:
-        """Return what parsed arguments mean; those not given depend on the machine and on ``--quick``."""
+        """Return what parsed arguments mean; those not given depend on the machine and on ``--quick``.
+
+        Raises:
+            UserError: this machine has no such device, or fewer cores than threads.
+        """
         from bench import machine
 
+        cores = len(machine.cores())
+        if (arguments.threads or 1) > cores:
+            hint = "More threads than cores measure the system's scheduler."
+            raise UserError("--threads", arguments.threads, f"1 to {cores}, the cores that there are", hint)
+        if arguments.device == "cuda" and machine.device() != "cuda":
+            raise UserError("--device", "cuda", "a GPU that PyTorch can use", "Leave it out for the CPU.")
         defaults = QUICK if arguments.quick else FULL
         return cls(
             arguments.quick,
             arguments.rounds or defaults["rounds"],
             arguments.seconds or defaults["seconds"],
-            arguments.threads or len(machine.cores()),
+            arguments.threads or cores,
             arguments.device or machine.device(),
             arguments.batches,
         )
@@ -69,12 +82,15 @@ def count(text: str) -> int:
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """Return positive whole numbers, separated by commas.
+    """Return batch sizes, separated by commas.
 
     Raises:
-        argparse.ArgumentTypeError: one is none.
+        argparse.ArgumentTypeError: one is none, or beyond what the suites are made for.
     """
-    return tuple(count(word) for word in text.split(","))
+    found = tuple(count(word) for word in text.split(","))
+    if max(found) > LARGEST:
+        raise argparse.ArgumentTypeError(f"got {max(found)}; wanted batches of at most {LARGEST} rows")
+    return found
 
 
 def duration(text: str) -> float:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Modules that share processes, so that fewer of them import the same for seconds; others have their own.
-_TORCH = ("torch_eager", "torch_graph", "torch_rows", "reference", "sgemm", "ops", "limits")
+_TORCH = ("torch_eager", "torch_graph", "torch_rows", "reference", "sgemm", "limits")
+_APART = ("ops",)  # a process for each peer: what one leaves in the allocator would be the other's
 FRAMEWORKS = dict.fromkeys(_TORCH, "torch") | dict.fromkeys(("jax_scan", "jax_rows"), "jax")
 
 
@@ -67,7 +68,8 @@ class Contender:
     @property
     def process(self) -> tuple[object, ...]:
         """What decides on its worker process."""
-        who = (self.peer, self.case) if self.alone else (FRAMEWORKS.get(self.module, self.module),)
+        shared = self.peer if self.module in _APART else FRAMEWORKS.get(self.module, self.module)
+        who = (self.peer, self.case) if self.alone else (shared,)
         return (*who, self.case.threads, self.case.device)
 
     @property

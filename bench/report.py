@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench import results, section
 from bench.section import Line
+from fastgan.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -23,11 +24,15 @@ END = "<!-- The end of what python -m bench.report wrote. -->"
 
 
 def newest(folder: Path) -> list[Line]:
-    """Return the newest line of each group of a machine's full runs, in the order of the files."""
+    """Return the newest line of each group of a machine's full runs, in the order of the files.
+
+    Runs of a part of a group's contenders, or with other threads than the machine has cores, do not count.
+    """
     found: dict[tuple[str, str], Line] = {}
     for line in results.read(folder):
         key = line["suite"], line["title"]
-        if not line["quick"] and (key not in found or found[key]["run"] <= line["run"]):
+        whole = not line["quick"] and not line.get("part") and results.on_all_cores(line)
+        if whole and (key not in found or found[key]["run"] <= line["run"]):
             found[key] = line
     return list(found.values())
 
@@ -45,8 +50,15 @@ def replaced(text: str, part: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    arguments = _arguments(argv)
+    """Run the command and return its exit code: 2 if the results cannot be read."""
+    try:
+        return _main(_arguments(argv))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _main(arguments: argparse.Namespace) -> int:
     folder = arguments.results / arguments.machine if arguments.machine else latest(arguments.results)
     lines = newest(folder) if folder else []
     if not lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,8 +14,24 @@ from bench import machine
 from bench.measure import Measured
 from bench.plan import Contender
 from bench.stats import Summary
+from fastgan.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent / "results"
+
+
+def check(folder: Path) -> None:
+    """Make sure, before time is spent on measuring, that results can be written.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        hint = "--no-results measures without writing."
+        raise UserError("--results", f"{folder} ({error.strerror})", "a folder to write to", hint) from None
 
 
 def append(folder: Path, suite: str, measured: Measured, run: dict[str, Any], device: str) -> Path:
@@ -52,6 +69,7 @@ def record(suite: str, measured: Measured) -> dict[str, Any]:
     rows = [
         {
             "title": r.row.name,
+            "peers": [r.row.top.peer, r.row.bottom.peer],
             "top": _index(measured, r.row.top),
             "bottom": _index(measured, r.row.bottom),
             "low": r.row.low,
@@ -83,10 +101,27 @@ def new_run(command: str, facts: dict[str, Any], quick: bool) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield all lines of a machine's folder, in the order of the files' names and of their lines."""
+    """Yield all lines of a machine's folder, in the order of the files' names and of their lines.
+
+    Raises:
+        UserError: a line is none of ours, such as one that a kill cut off.
+    """
     for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                line = json.loads(text)
+                known = {"suite", "title", "rows", "run", "quick"} <= line.keys()
+            except (ValueError, AttributeError):
+                known = False
+            if not known:
+                hint = "Remove it if a run was killed while it wrote."
+                raise UserError(f"{path}, line {number}", repr(text[:60]), "a line of results", hint)
+            yield line
+
+
+def on_all_cores(line: dict[str, Any]) -> bool:
+    """Return whether contenders had a thread for each core: titles do not always say how many."""
+    return line["facts"].get("threads") == line["facts"].get("cores")
 
 
 def summary(found: Summary | None) -> dict[str, Any] | None:

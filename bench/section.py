@@ -11,6 +11,7 @@ from bench.table import duration, number, quantity
 
 Line = dict[str, Any]
 OURS = "fastgan"
+_SAID = {"MISSED": ": missed", "cannot tell": ": cannot tell"}  # of a target, behind it
 _HELD = ("recipe", "limits", "odd", "widths", "threads", "generate", "calls")  # groups with targets
 
 
@@ -55,10 +56,12 @@ def _where(lines: list[Line]) -> str:
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "jax", "numpy", "python"))
     commits = ", ".join(f"`{c}`" for c in dict.fromkeys(line["facts"]["commit"] for line in lines))
     days = sorted({line["run"][:10] for line in lines})
+    commands = ", ".join(f"`{c}`" for c in dict.fromkeys(line["command"] for line in lines))
     gpu = f"{facts['gpu']}; " if "gpu" in facts else ""
     return (
         f"{gpu}{facts['cpu']}, {facts['cores']} cores, {facts['isa']}, {facts['threads']} threads; "
-        f"{versions}; commit {commits}; {' to '.join(dict.fromkeys((days[0], days[-1])))}."
+        f"{versions}; commit {commits}; {' to '.join(dict.fromkeys((days[0], days[-1])))}; by {commands}. "
+        "The commands below measure parts of it."
     )
 
 
@@ -156,7 +159,7 @@ def _value(row: Line, wanted: bool = False) -> str:
 def _wanted(row: Line) -> str:
     parts = [("≥", row["low"]), ("≤", row["high"])]
     said = ", ".join(f"{sign} {number(v, row['percent'])}" for sign, v in parts if v is not None)
-    return said + ": missed" * (row["verdict"] == "MISSED")
+    return said + _SAID.get(row["verdict"], "")
 
 
 def _time(contender: Line) -> str:

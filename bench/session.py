@@ -59,6 +59,8 @@ class Measurements:
         self.done: dict[tuple[str, str], Measured | Exception] = {}
         self.path: Path | None = None  # of what was appended last
         self._folder = None if config.getoption("no_results") else config.getoption("results")
+        if self._folder is not None and config.getoption("benchmark_only", False):
+            results.check(self._folder)
         self._command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
         self._selected: dict[tuple[str, str], list[Contender]] = {}
         self._team = Team()
@@ -76,7 +78,8 @@ class Measurements:
         """
         if task.key not in self.done:
             try:
-                self.done[task.key] = self._measure(task.suite, task.group.only(self._selected[task.key]))
+                group = task.group.only(self._selected[task.key])
+                self.done[task.key] = self._measure(task.suite, group, len(task.group.contenders))
             except Exception as error:  # all tests of the group fail alike
                 self.done[task.key] = error
         found = self.done[task.key]
@@ -84,14 +87,15 @@ class Measurements:
             raise found
         return found
 
-    def _measure(self, suite: str, group: Group) -> Measured:
+    def _measure(self, suite: str, group: Group, wanted: int) -> Measured:
         device = self.options.device
         if not self._run:
             facts = machine.facts(device) | {"threads": self.options.threads}
             self._run = results.new_run(self._command, facts, self.options.quick)
+        part = dict(part=len(self._selected[suite, group.title]) < wanted)
         measured = measure(self._team, group, self.options)
         if self._folder is not None:
-            self.path = results.append(self._folder, suite, measured, self._run, device)
+            self.path = results.append(self._folder, suite, measured, self._run | part, device)
         return measured
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 NOISY = 0.20  # width of the median's 95% interval over the median, above which a machine cannot tell
 BUSY = 0.05  # share of processor time that others take, likewise
 _RESAMPLES = 2000
-_ENOUGH = 3  # rounds that nobody disturbed
+ENOUGH = 5  # rounds: of fewer, a bootstrap interval covers the median far less often than it says
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Summary:
 
     @property
     def noisy(self) -> str:
-        """Why the machine was too noisy to tell; empty if it was not."""
+        """Why nothing can be told: others took too much, few rounds, a wide interval; empty if it can."""
+        if self.rounds < ENOUGH:
+            return f"{self.rounds} rounds only"
         if self.others > BUSY:
             return f"others took {self.others:.0%}"
-        return f"known to {self.width / 2:.0%}" if self.width > NOISY else ""
+        return "" if self.width <= NOISY else f"known to {self.width / 2:.0%}"  # NaN is no number, either
 
 
 def summarize(values: Sequence[float], others: Sequence[float] | None = None) -> Summary:
@@ -47,11 +50,11 @@ def summarize(values: Sequence[float], others: Sequence[float] | None = None) ->
     Args:
         values: one per round.
         others: the share of processor time that others took in each. Disturbed rounds are left out where at
-            least half of the rounds, and three, remain.
+            least half of the rounds, and five, remain.
     """
     rounds, busy = np.asarray(values, dtype=np.float64), np.asarray(others or [0.0] * len(values))
     calm = busy <= BUSY
-    if calm.sum() >= max(_ENOUGH, len(rounds) / 2):
+    if calm.sum() >= max(ENOUGH, len(rounds) / 2):
         rounds, busy = rounds[calm], busy[calm]
     picks = np.random.default_rng(0).integers(0, len(rounds), (_RESAMPLES, len(rounds)))
     low, high = np.quantile(np.median(rounds[picks], axis=1), [0.025, 0.975])
@@ -60,8 +63,15 @@ def summarize(values: Sequence[float], others: Sequence[float] | None = None) ->
 
 
 def verdict(summary: Summary, low: float | None, high: float | None) -> str:
-    """Return ``ok``, ``MISSED`` or, without a target, nothing; ``too noisy`` if the machine cannot tell."""
+    """Return ``ok`` or ``MISSED`` if the whole interval says so, else ``cannot tell``.
+
+    Nothing without a target; ``too noisy`` if there is no number at all.
+    """
     if summary.noisy:
         return "too noisy"
-    met = (low is None or summary.median >= low) and (high is None or summary.median <= high)
-    return "" if low is None and high is None else "ok" if met else "MISSED"
+    if low is None and high is None:
+        return ""
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    if low <= summary.low and summary.high <= high:
+        return "ok"
+    return "MISSED" if summary.high < low or summary.low > high else "cannot tell"

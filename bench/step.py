@@ -15,6 +15,7 @@ from bench.measure import measure
 from bench.options import Options
 from bench.plan import Group
 from bench.team import Team
+from fastgan.errors import UserError
 
 SUITES = {"step": bench_step, "generate": bench_generate}
 NAMES = ("peers", "recipe", "limits", "odd", "widths", "threads", "generate", "calls")
@@ -25,7 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _arguments(words)
-    wanted = Options.of(arguments)
+    try:
+        wanted = Options.of(arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     facts = machine.facts(wanted.device) | {"threads": wanted.threads}
     print("  ".join(f"{name} {value}" for name, value in facts.items()))
     run = results.new_run("python -m bench.step " + shlex.join(words), facts, wanted.quick)

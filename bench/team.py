@@ -17,7 +17,7 @@ from typing import Any
 from bench import machine, worker
 from bench.plan import Contender
 
-_PAUSE = 0.02  # seconds before another framework's turn, so that the last one's threads have gone to sleep
+_PAUSE = 0.02  # seconds before another process's turn, so that the last one's threads have gone to sleep
 _ROOT = Path(__file__).resolve().parents[1]
 _TICK = 0.01  # seconds, in which the system counts processor time
 _FINE = 50  # ticks of a round, from which on its own share of others can be told
@@ -152,9 +152,9 @@ class Team:
         for i in range(-1, rounds):
             answers, last = {}, None
             for contender in list(seconds)[:: -1 if i % 2 else 1]:
-                if contender.module != last:
+                if contender.process != last:
                     time.sleep(_PAUSE)
-                last = contender.module
+                last = contender.process
                 wanted = seconds[contender] if i >= 0 else 0.1 * seconds[contender]
                 answers[contender] = self.ask(contender, "measure", seconds=wanted)
             if i >= 0:

@@ -62,7 +62,7 @@ def test_pictures_without_their_data_are_left_out(tmp_path):
 
 def test_the_section_says_what_was_measured(stored):
     text = section.readme(list(results.read(stored)), stored)
-    assert "A CPU, 2 cores, avx2, 2 threads" in text and "commit `abc`; 2026-01-01." in text
+    assert "A CPU, 2 cores, avx2, 2 threads" in text and "commit `abc`; 2026-01-01; by `pytest x`." in text
     header, _, first, *_ = re.findall(r"^\|.*\|$", text, re.M)
     assert header.startswith("| batch | fastgan | share of the limit | JAX jit + lax.scan |")
     assert first == (
@@ -72,7 +72,7 @@ def test_the_section_says_what_was_measured(stored):
     assert "| a share, limits | 0.70x [0.69, 0.71] | ≥ 0.80x: missed |" in text
     assert "of 6 sizes" in text and "faster by more than 3% in 4" in text
     assert "slower by more than 3% and 2 microseconds in 0," in text
-    for command in re.findall(r"`(pytest [^`]*)`", text):
+    for command in re.findall(r"`(pytest b[^`]*)`", text):
         assert command.startswith("pytest bench/") and "--benchmark-only" in command
 
 
@@ -96,8 +96,17 @@ def test_all_tables(stored):
     assert "| fastgan, native | 1 ns | 1 G | 1 M |" in text
 
 
+ALONE = dict(run="2026-01-05", facts=dict(threads=1, cores=2))
+
+
 def test_the_newest_full_run_counts(stored):
-    for more in (dict(run="2026-01-02", quick=True), dict(run="2026-01-03"), dict(run="2025-01-01")):
+    for more in (
+        dict(run="2026-01-02", quick=True),
+        dict(run="2026-01-03"),
+        dict(run="2026-01-04", part=True),
+        dict(run="2025-01-01"),
+        ALONE,
+    ):
         entry = benchmarks.line("noise", "noise", "normals") | more
         with (stored / "noise.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")

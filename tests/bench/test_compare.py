@@ -59,9 +59,9 @@ def test_a_cost_that_has_risen_fails():
 
 
 def test_too_noisy_to_tell_is_no_failure():
-    assert words(1.0, 0.6, 3).count(FALLEN) < 3 and words(1.0, 0.6, 3).count("too noisy") > 45
+    assert words(1.6, 0.3, 3).count(FALLEN) < 3 and words(1.6, 0.3, 3).count("too noisy") > 45
     old, new = line(2.0, 0.0, 1), line(1.0, 0.0, 2)
-    new["rows"][0]["summary"]["noisy"] = "others took 40%"
+    new["rows"][0]["summary"] |= dict(noisy="others took 40%", others=0.4)
     assert [c.word for c in compare.compare([old], [new])] == ["too noisy"]
     old["rows"][0]["summary"]["noisy"] = "known to 40%"  # tells nothing about now, either
     assert [c.word for c in compare.compare([old], [line(1.0, 0.0, 2)])] == ["new"]
@@ -73,12 +73,27 @@ def test_only_the_newest_runs_count():
     assert [c.word for c in compare.compare(old[:-1], [line(1.5, 0.0, 9)])] == ["as before"]
 
 
-def test_other_rows_and_missing_ones_do_not_count():
+def test_a_wide_interval_that_lies_below_as_a_whole_has_fallen():
+    new = line(0.5, 0.0, 2)
+    new["rows"][0]["summary"] |= dict(low=0.4, high=0.6, noisy="known to 20%")
+    assert [c.word for c in compare.compare([line(2.0, 0.0, 1)], [new])] == [FALLEN]
+
+
+def test_other_rows_do_not_count():
     other = line(9.0, 0.0, 1)
     other["title"] = "another group"
     lost = line(2.0, 0.0, 2)
     lost["rows"][0]["summary"] = None
     assert [c.word for c in compare.compare([other, lost], [line(1.0, 0.0, 3)])] == ["new"]
+
+
+def test_what_ran_before_and_does_not_run_now_has_fallen_unless_a_machine_may_lack_it():
+    lost = line(2.0, 0.0, 2)
+    lost["rows"][0]["summary"] = None
+    (change,) = compare.compare([line(2.0, 0.0, 1)], [lost])
+    assert change.word == FALLEN and "does not run" in str(change)
+    assert compare.compare([], [lost]) == []
+    lost["rows"][0]["peers"] = ["jax_scan.JaxScan", "native.Step"]
     assert compare.compare([line(2.0, 0.0, 1)], [lost]) == []
 
 
@@ -118,6 +133,9 @@ def test_the_newest_run_is_held_against_the_others(stored, tmp_path, capsys):
 def test_a_run_from_elsewhere(stored, tmp_path, capsys):
     stored(line(1.4, 0.01, 3), "elsewhere")
     assert command(tmp_path, "--fresh", str(tmp_path / "elsewhere")) == 1
+    stored(line(2.0, 0.01, 3) | dict(facts=dict(cpu="Another", cores=64, threads=64)), "another")
+    assert command(tmp_path, "--fresh", str(tmp_path / "another")) == 2
+    assert "Another" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         command(tmp_path, "--fresh", str(tmp_path / "nowhere"))
     assert "--fresh: got" in capsys.readouterr().err
@@ -153,11 +171,19 @@ def test_what_has_fallen_is_measured_again(stored, tmp_path, monkeypatch, capsys
     assert command(tmp_path, "--quick") == 0
 
 
-def test_without_time_to_measure_again_nothing_is_said(stored, tmp_path, monkeypatch, capsys):
+def test_a_slow_machine_measures_a_second_time_but_no_third(stored, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "SECONDS", -1.0)
-    quick(tmp_path, monkeypatch, [1.4])
-    assert command(tmp_path, "--quick") == 0
-    assert "1 too noisy" in capsys.readouterr().out
+    left = quick(tmp_path, monkeypatch, [1.4, 1.4, 2.0])
+    assert command(tmp_path, "--quick") == 1 and left == [2.0]
+    assert "1 FALLEN" in capsys.readouterr().out
+
+
+def test_files_that_are_no_results(stored, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command(tmp_path, "--results", str(tmp_path / "nowhere"))
+    (tmp_path / machine.slug() / "cut.jsonl").write_text('{"suite": "st')
+    assert command(tmp_path) == 2
+    assert "cut.jsonl, line 1: got" in capsys.readouterr().err
 
 
 def test_the_quick_version_needs_no_extra():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torch.autograd import DeviceType
 
-from bench import machine, measure, options, results, table, worker
+from bench import machine, measure, options, results, step, table, worker
 from bench.bench_step import groups
 from bench.cases import Case
 from bench.measure import Measured, Timed
@@ -25,6 +25,7 @@ from bench.plan import Contender, Group, Row, Work
 from bench.protocol import Replayed
 from bench.stats import Summary, summarize, verdict
 from bench.team import Rounds, Team, WorkerError
+from fastgan.errors import UserError
 
 FAST = Contender("fast", "limits.Copy", Limit(threads=1, span=4096))
 SLOW = Contender("slow", "limits.Copy", Limit(threads=1, span=8192))
@@ -36,11 +37,18 @@ SLOW = Contender("slow", "limits.Copy", Limit(threads=1, span=8192))
 def test_summary_and_verdict():
     steady = summarize([2.0, 2.1, 1.9, 2.0, 2.0])
     assert steady.median == 2.0 and steady.low <= 2.0 <= steady.high and not steady.noisy
-    assert verdict(steady, 1.5, None) == verdict(steady, 1.5, 2.0) == "ok"
+    assert verdict(steady, 1.5, None) == verdict(steady, 1.5, 2.2) == "ok"
+    assert (
+        verdict(steady, 2.0, None)
+        == verdict(steady, 1.5, 2.0)
+        == verdict(steady, 2.05, None)
+        == "cannot tell"
+    )
     assert verdict(steady, 2.5, None) == verdict(steady, None, 1.9) == "MISSED"
     assert verdict(steady, None, None) == ""
-    assert verdict(summarize([1.0, 2.0, 3.0, 4.0]), 1.0, None) == "too noisy"
-    assert verdict(summarize([2.0, 2.0], [0.5, 0.5]), 3.0, None) == "too noisy"
+    assert verdict(summarize([1.0, 2.0, 3.0, 4.0, 5.0]), 1.0, None) == "too noisy"
+    assert verdict(summarize([2.0] * 5, [0.5] * 5), 3.0, None) == "too noisy"
+    assert summarize([2.0] * 4).noisy == "4 rounds only" and summarize([float("nan")] * 5).noisy
 
 
 def test_the_interval_covers_the_median_about_as_often_as_it_says():
@@ -50,11 +58,11 @@ def test_the_interval_covers_the_median_about_as_often_as_it_says():
 
 
 def test_disturbed_rounds_are_left_out_if_enough_remain():
-    values, others = [1.0, 9.0, 1.0, 1.0, 1.0], [0.0, 0.9, 0.01, 0.0, 0.02]
+    values, others = [1.0, 9.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.9, 0.01, 0.0, 0.02, 0.0]
     calm = summarize(values, others)
-    assert calm.median == calm.high == 1.0 and calm.rounds == 4 and not calm.noisy
-    others = [0.9, 0.9, 0.01, 0.0, 0.9]
-    assert summarize(values, others).rounds == 5
+    assert calm.median == calm.high == 1.0 and calm.rounds == 5 and not calm.noisy
+    others = [0.9, 0.9, 0.01, 0.0, 0.0, 0.02]
+    assert summarize(values, others).rounds == 6
     assert "others took" in summarize(values, others).noisy
 
 
@@ -90,9 +98,20 @@ def test_groups_have_one_title_each():
 
 def test_options_are_numbers():
     assert options.counts("1,32") == (1, 32) and options.duration("0.5") == 0.5
-    for kind, bad in ((options.counts, "1,-2"), (options.count, "x"), (options.duration, "nan")):
+    for kind, bad in (
+        (options.counts, "1,-2"),
+        (options.counts, "5000"),
+        (options.count, "x"),
+        (options.duration, "nan"),
+    ):
         with pytest.raises(argparse.ArgumentTypeError, match="got"):
             kind(bad)
+
+
+@pytest.mark.parametrize("option", [["--threads", "999"], ["--device", "cuda"]])
+def test_a_machine_without_them_is_told_so(option, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "device", lambda: "cpu")
+    assert step.main(option) == 2 and f"{option[0]}: got {option[1]}" in capsys.readouterr().err
 
 
 def test_the_step_has_the_targets_of_the_issue():
@@ -149,14 +168,14 @@ def test_the_share_is_that_of_the_nearest_limit():
     one = Contender("one", "x.One", Busy(threads=1))
     for byte, nearest, share in ((1e-9, "arithmetic", 0.5), (1.8e-6, "copying", 0.9)):
         team = fake({"one": 2e-3, "arithmetic": 1e-9, "copying": byte})
-        found = measure.measure(team, Group("g", "t", also=[one]), Options(rounds=3)).timed[one]
+        found = measure.measure(team, Group("g", "t", also=[one]), Options(rounds=5)).timed[one]
         assert found.nearest == nearest and found.share.median == pytest.approx(share)
 
 
 def test_launches_on_a_gpu_are_counted_and_a_limit():
     one = Contender("one", "x.One", Busy(threads=1, device="cuda"))
     team = fake({"one": 1e-4, "arithmetic": 1e-12, "copying": 1e-12, "launching": 2e-6})
-    found = measure.measure(team, Group("g", "t", also=[one]), Options(rounds=3))
+    found = measure.measure(team, Group("g", "t", also=[one]), Options(rounds=5))
     timed = found.timed[one]
     assert timed.work.launches == 19 and timed.nearest == "launching"
     assert timed.share.median == pytest.approx(19 * 2e-6 / 1e-4)
@@ -192,7 +211,7 @@ def test_kernels_of_a_unit_are_counted_by_the_profiler(monkeypatch):
 def test_a_contender_that_cannot_run_is_left_out_with_its_reason():
     group = Group("g", "t", [Row(SLOW, FAST), Row(Contender("gone", "x.Y", Limit()), FAST)])
     team = fake({"fast": 1.0, "slow": 3.0})
-    found = measure.measure(team, group, Options(rounds=4))
+    found = measure.measure(team, group, Options(rounds=5))
     assert found.results[0].summary.median == 3.0 and found.results[0].verdict == ""
     assert found.results[1].summary is None and found.results[1].verdict == "not measured"
     assert found.missing == {group.rows[1].top: "it is not here"} and team.released
@@ -212,15 +231,15 @@ def measured(ratios: list[float], others: float = 0.0, low: float | None = None)
 
 
 def test_the_table_shows_ratios_targets_and_verdicts():
-    text = "\n".join(table.lines(measured([2.0, 2.1, 2.0], low=1.5)))
+    text = "\n".join(table.lines(measured([2.0, 2.1, 2.0] * 2, low=1.5)))
     assert "slow / fast" in text and "2.00x [2.00, 2.10]" in text and ">= 1.50x" in text and "ok" in text
-    assert "2 ms" in text and "MISSED" in "\n".join(table.lines(measured([2.0, 2.0], low=2.5)))
+    assert "2 ms" in text and "MISSED" in "\n".join(table.lines(measured([2.0] * 5, low=2.5)))
 
 
 def test_the_table_says_too_noisy_instead_of_a_number():
-    text = "\n".join(table.lines(measured([1.0, 2.0, 3.0, 4.0], low=1.5)))
+    text = "\n".join(table.lines(measured([1.0, 2.0, 3.0, 4.0] * 2, low=1.5)))
     assert "too noisy (known to 60%)" in text and "2.50x" not in text and "ok" not in text
-    text = "\n".join(table.lines(measured([2.0, 2.0], others=0.4)))
+    text = "\n".join(table.lines(measured([2.0] * 5, others=0.4)))
     assert "other processes took 40%" in text and "too noisy" in text
     assert "2.00x" not in text and "2 ms" not in text
 
@@ -232,13 +251,24 @@ def test_units():
 
 def test_results_are_appended_and_read(tmp_path):
     run = results.new_run("pytest x", {"cpu": "a"}, quick=True)
-    for ratios in ([2.0, 2.0], [1.0, 3.0]):
+    for ratios in ([2.0] * 5, [1.0, 3.0] * 3):
         path = results.append(tmp_path, "step", measured(ratios), run, "cpu")
     one, two = results.read(path.parent)
     assert path.name == "step.jsonl" and one["run"] == two["run"] and one["facts"] == {"cpu": "a"}
     assert one["rows"][0]["summary"]["median"] == 2.0 and not one["rows"][0]["summary"]["noisy"]
-    assert two["rows"][0]["summary"]["noisy"] and two["contenders"][1]["seconds"] == [0.001, 0.003]
+    assert two["rows"][0]["summary"]["noisy"] and two["contenders"][1]["seconds"] == [0.001, 0.003] * 3
     assert json.loads(path.read_text().splitlines()[0])["rows"][0]["title"] == "slow / fast"
+    for bad in ('{"suite": "st', "[]", "{}"):
+        path.write_text(json.dumps(one) + "\n" + bad)
+        with pytest.raises(UserError, match=r"step\.jsonl, line 2: got"):
+            list(results.read(path.parent))
+
+
+def test_a_folder_that_cannot_be_written_to_is_seen_before(tmp_path):
+    results.check(tmp_path / "new")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--results: got"):
+        results.check(tmp_path / "file")
 
 
 # ---- workers
