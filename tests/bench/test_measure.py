@@ -38,12 +38,7 @@ def test_summary_and_verdict():
     steady = summarize([2.0, 2.1, 1.9, 2.0, 2.0])
     assert steady.median == 2.0 and steady.low <= 2.0 <= steady.high and not steady.noisy
     assert verdict(steady, 1.5, None) == verdict(steady, 1.5, 2.2) == "ok"
-    assert (
-        verdict(steady, 2.0, None)
-        == verdict(steady, 1.5, 2.0)
-        == verdict(steady, 2.05, None)
-        == "cannot tell"
-    )
+    assert verdict(steady, 2.0, None) == verdict(steady, 1.5, 2.0) == "cannot tell"
     assert verdict(steady, 2.5, None) == verdict(steady, None, 1.9) == "MISSED"
     assert verdict(steady, None, None) == ""
     assert verdict(summarize([1.0, 2.0, 3.0, 4.0, 5.0]), 1.0, None) == "too noisy"
@@ -238,7 +233,7 @@ def test_the_table_shows_ratios_targets_and_verdicts():
 
 def test_the_table_says_too_noisy_instead_of_a_number():
     text = "\n".join(table.lines(measured([1.0, 2.0, 3.0, 4.0] * 2, low=1.5)))
-    assert "too noisy (known to 60%)" in text and "2.50x" not in text and "ok" not in text
+    assert "too noisy (known to 40%)" in text and "2.50x" not in text and "ok" not in text
     text = "\n".join(table.lines(measured([2.0] * 5, others=0.4)))
     assert "other processes took 40%" in text and "too noisy" in text
     assert "2.00x" not in text and "2 ms" not in text
