@@ -10,7 +10,7 @@ from fastgan.errors import UserError
 DEVICES = ("cpu", "cuda")
 LARGEST = 4096  # batch
 # Many short rounds: the two times of a ratio lie close together, and its median is known well.
-FULL, QUICK = dict(rounds=17, seconds=0.05), dict(rounds=9, seconds=0.045)
+FULL, QUICK = dict(rounds=15, seconds=0.045), dict(rounds=9, seconds=0.045)
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def add(parser: argparse.ArgumentParser | object) -> None:
     """Add the options to a parser, or to a group of pytest's."""
     option = getattr(parser, "addoption", None) or parser.add_argument
     option("--quick", action="store_true", help="fewer sizes, 9 shorter rounds: under 3 minutes")
-    option("--rounds", type=count, help="rounds of each group (17; quick: 9)")
-    option("--seconds", type=duration, help="of one measurement (0.05; quick: 0.045)")
+    option("--rounds", type=count, help="rounds of each group (15; quick: 9)")
+    option("--seconds", type=duration, help="of one measurement (0.045)")
     option("--threads", type=count, help="of every contender (one for each core)")
     option("--device", choices=DEVICES, help="where to measure (cuda where there is one)")
     option("--batches", type=counts, help="of steps, such as 32,128 (1 to 4096; quick: 32,128)")
