@@ -24,6 +24,7 @@ from bench.options import QUICK, Options
 from bench.plan import Group
 from bench.stats import BUSY
 from bench.team import Team
+from fastgan.cli import run_command
 from fastgan.errors import UserError
 
 TOLERANCE = 0.10
@@ -137,14 +138,11 @@ def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 1 if anything has fallen, 2 if nothing could be held."""
-    try:
-        return _main(_arguments(argv))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(_compare, argv)
 
 
-def _main(arguments: argparse.Namespace) -> int:
+def _compare(argv: Sequence[str] | None) -> int:
+    arguments = _arguments(argv)
     device = machine.device()
     folder = arguments.results / machine.slug(device)
     stored = [line for line in results.read(folder) if results.on_all_cores(line)]

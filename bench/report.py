@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import results, section
 from bench.section import Line
-from fastgan.errors import UserError
+from fastgan.cli import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -51,14 +51,11 @@ def replaced(text: str, part: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 if the results cannot be read."""
-    try:
-        return _main(_arguments(argv))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(_report, argv)
 
 
-def _main(arguments: argparse.Namespace) -> int:
+def _report(argv: Sequence[str] | None) -> int:
+    arguments = _arguments(argv)
     folder = arguments.results / arguments.machine if arguments.machine else latest(arguments.results)
     lines = newest(folder) if folder else []
     if not lines:

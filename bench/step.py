@@ -15,7 +15,7 @@ from bench.measure import measure
 from bench.options import Options
 from bench.plan import Group
 from bench.team import Team
-from fastgan.errors import UserError
+from fastgan.cli import run_command
 
 SUITES = {"step": bench_step, "generate": bench_generate}
 NAMES = ("peers", "recipe", "limits", "odd", "widths", "threads", "generate", "calls")
@@ -24,13 +24,13 @@ BATCHES = (32, 128, 512)  # that have targets
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    return run_command(_step, argv)
+
+
+def _step(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _arguments(words)
-    try:
-        wanted = Options.of(arguments)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    wanted = Options.of(arguments)
     facts = machine.facts(wanted.device) | {"threads": wanted.threads}
     print("  ".join(f"{name} {value}" for name, value in facts.items()))
     run = results.new_run("python -m bench.step " + shlex.join(words), facts, wanted.quick)

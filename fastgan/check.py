@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fastgan.cli import Parser, run_command, whole_number
+from fastgan.cli import Parser, one_of, run_command, whole_number
 from fastgan.config import DEVICES, Config
-from fastgan.errors import UserError, nearest
+from fastgan.errors import UserError
 
 if TYPE_CHECKING:
     from fastgan.data.schema import Data
@@ -38,10 +38,10 @@ def _check(argv: Sequence[str] | None) -> int:
     text = f"with --device cuda, of products, as exact as float32: {' or '.join(EXACT)} (default: ieee)"
     parser.add_argument("--precision", metavar="NAME", help=text)
     arguments = parser.parse(argv)
-    device = _one_of(DEVICES, "--device", arguments.get("device", "cpu"))
+    device = one_of("--device", arguments.get("device", "cpu"), DEVICES)
     if device == "cuda":
         _only_for("cpu", "--threads", arguments)
-        about, engine = _cuda(_one_of(EXACT, "--precision", arguments.get("precision", "ieee")))
+        about, engine = _cuda(one_of("--precision", arguments.get("precision", "ieee"), EXACT))
     else:
         _only_for("cuda", "--precision", arguments)
         about, engine = _native(whole_number("--threads", arguments.get("threads", "0"), 0, 1024))
@@ -90,12 +90,6 @@ def _cuda(precision: str) -> tuple[str, Callable[[Config, Data], Engine]]:
     options = dict(fused=True, device="cuda", precision=precision)
     about = f"{gpu}, products in {precision}, steps in CUDA graphs"
     return about, lambda c, d: engines.create(dataclasses.replace(c, **options), d)
-
-
-def _one_of(known: Sequence[str], flag: str, given: str) -> str:
-    if given not in known:
-        raise UserError(flag, f"'{given}'", "one of " + ", ".join(known), nearest(given, known))
-    return given
 
 
 def _only_for(device: str, flag: str, arguments: dict[str, str]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
-import threading
 
 import numpy as np
 import pytest
 import torch
 from helpers.cases import BCE, CASES, engine_at, initial, setting
 from helpers.compare import assert_identical
+from helpers.stopping import assert_a_signal_handler_stops_in_a_good_state, assert_another_thread_stops
 
 from fastgan import engines
 from fastgan.engines.protocol import METRICS
@@ -103,30 +102,13 @@ def test_training_does_not_touch_the_global_generator(make_data):
 
 def test_stop_from_another_thread(make_data):
     config, data = setting(make_data, {})
-    engine = engine_at(config, data, initial(config, data))
-    timer = threading.Timer(0.2, engine.stop)
-    timer.start()
-    metrics = engine.run(10**9)
-    timer.join()
-    assert 0 < len(metrics) < 10**9
-    assert engine.export().step == len(metrics)
-    assert np.isfinite(metrics[:, :2]).all()
+    assert_another_thread_stops(engine_at(config, data, initial(config, data)))
 
 
 def test_stop_from_a_signal_handler_leaves_a_good_state(make_data):
     config, data = setting(make_data, {})
     state = initial(config, data)
-    engine = engine_at(config, data, state)
-    previous = signal.signal(signal.SIGALRM, lambda *_: engine.stop())
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        done = len(engine.run(10**9))
-    finally:
-        signal.signal(signal.SIGALRM, previous)
-    again = engine_at(config, data, state)
-    again.run(done)
-    assert_identical(engine.export().tensors, again.export().tensors)
-    assert len(engine.run(3)) == 3  # the stop is spent
+    assert_a_signal_handler_stops_in_a_good_state(lambda: engine_at(config, data, state))
 
 
 # ---- metrics
