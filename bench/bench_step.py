@@ -26,7 +26,7 @@ def fastgan(case: Case, how: str = "") -> Contender:
     """Return fastgan's engine on a case; ``how`` names another way to call it."""
     ways = {"": "Step", ", a call per step": "OneStepCalls", ", load + 100 steps + export": "LoadAndExport"}
     peer = "cuda.CudaStep" if case.device == "cuda" else "native." + ways[how]
-    return Contender("fastgan" + how, peer, case, trains=case.recipe == "article" and not how)
+    return Contender("fastgan" + how, peer, case, trains=True)
 
 
 def jax(case: Case) -> Contender:

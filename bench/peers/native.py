@@ -48,15 +48,19 @@ class Step:
 
     def run(self, units: int) -> int:
         units = -(-units // self.cycle) * self.cycle
-        self.engine.run(units)
+        self.take(units)
         return units
 
     def replay(self, steps: list[Recorded]) -> Replayed:
         """Take as many steps. Noise and batches are drawn, not given: they are what was recorded."""
         self.reset()
-        losses = self.engine.run(len(steps))[:, :2].astype(np.float64)
+        losses = self.take(len(steps))[:, :2].astype(np.float64)
         tensors = self.engine.export().tensors
         return Replayed(losses, {k: tensors[k].numpy() for k, _ in self.engine.spec.parameter_shapes()})
+
+    def take(self, steps: int) -> np.ndarray:
+        """Take so many steps in the calls that are timed; return their losses."""
+        return self.engine.run(steps)
 
     def profile(self, units: int) -> list[dict[str, Any]]:
         """Return the parts of a step; what threads wait for each other is one of them."""
@@ -84,23 +88,25 @@ class Products(Step):
 class OneStepCalls(Step):
     """A call per step, as a trainer that looks at every step would make."""
 
-    def run(self, units: int) -> int:
-        for _ in range(units):
-            self.engine.run(1)
-        return units
+    def take(self, steps: int) -> np.ndarray:
+        return np.concatenate([self.engine.run(1) for _ in range(steps)])
 
 
 class LoadAndExport(Step):
     """A state loaded and exported around every ``EXPORT_EVERY`` steps."""
 
     def run(self, units: int) -> int:
-        times = -(-units // EXPORT_EVERY)
-        state = self.state
-        for _ in range(times):
+        units = -(-units // EXPORT_EVERY) * EXPORT_EVERY
+        self.take(units)
+        return units
+
+    def take(self, steps: int) -> np.ndarray:
+        state, losses = self.engine.export(), []
+        for begin in range(0, steps, EXPORT_EVERY):
             self.engine.load(state)
-            self.engine.run(EXPORT_EVERY)
+            losses.append(self.engine.run(min(EXPORT_EVERY, steps - begin)))
             state = self.engine.export()
-        return times * EXPORT_EVERY
+        return np.concatenate(losses)
 
 
 class Rows:
