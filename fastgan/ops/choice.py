@@ -1,9 +1,12 @@
-"""Which implementation of an op runs, and why."""
+"""Which implementation of an op runs, and why.
+
+Auto takes the native code only where it was timed against PyTorch and won: on the processors, and with the
+numbers of threads, of ``TIMED``. What was never timed could as well be slower.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +22,25 @@ FUSED_DTYPES = {
     "triton": (torch.float32, torch.bfloat16, torch.float16),
 }
 """What the kernels of each implementation compute in."""
+
+
+class Timed(NamedTuple):
+    """Up to where ``python -m bench.ops_choice --impl cpu`` has shown the native code to win.
+
+    Attributes:
+        inputs: of a dense layer: with more, the product takes nearly all of the time.
+        threads: of PyTorch.
+    """
+
+    inputs: int
+    threads: int
+
+
+TIMED = {
+    ("amd", "avx2"): Timed(inputs=256, threads=2),  # EPYC (Zen 3): MKL's products are as good as native ones
+    ("intel", "avx512"): Timed(inputs=64, threads=2),  # Xeon (Sapphire Rapids): MKL's are up to 1.25x as fast
+}
+"""By the processor's maker and the instruction set in use; who has timed another kind may add it."""
 
 
 class Choice(NamedTuple):
@@ -93,6 +115,7 @@ _WRAPPED = Choice(
 )
 _AUTOCAST = Choice("reference", "PyTorch's operators; autocast has dtypes that no native kernel computes in")
 _UNBUILT = Choice("reference", "PyTorch's operators; there is no native module here (python -m fastgan.info)")
+_NOT_TIMED = "PyTorch's operators; nobody has timed native code (impl='cpu' runs it)"
 _DEVICE = Choice("reference", "PyTorch's operators; there is no fused kernel for this device")
 
 
@@ -115,18 +138,25 @@ def why_not_native(*tensors: Tensor | None) -> Choice | None:
         return _WRAPPED
     if torch.is_autocast_enabled("cpu"):
         return _AUTOCAST
-    return None if _is_built() else _UNBUILT
+    kind = processor()
+    if kind is None:
+        return _UNBUILT
+    if kind not in TIMED:
+        return Choice("reference", f"{_NOT_TIMED} on such a processor ({' '.join(kind)})")
+    if torch.get_num_threads() > TIMED[kind].threads:
+        return Choice("reference", f"{_NOT_TIMED} with more than {TIMED[kind].threads} threads")
+    return None
 
 
-@cache
-def _is_built() -> bool:
+def processor() -> tuple[str, str] | None:
+    """Return the key of ``TIMED``: the processor's maker and the native code's instruction set, if any."""
     from fastgan.kernels import cpu
 
     try:
-        cpu.native()
+        native = cpu.native()
     except UserError:
-        return False
-    return True
+        return None
+    return native.maker(), native.isa()
 
 
 RULES: dict[Callable[..., Tensor], Callable[..., Choice]] = {}

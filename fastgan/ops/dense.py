@@ -10,8 +10,8 @@ from torch.nn.functional import linear
 
 from fastgan.errors import UserError
 from fastgan.ops import dense_op
-from fastgan.ops.choice import RULES, Choice, check_impl, check_named, why_not_native
-from fastgan.ops.library import cast
+from fastgan.ops.choice import RULES, TIMED, Choice, check_impl, check_named, processor, why_not_native
+from fastgan.ops.library import cast, product_precision
 from fastgan.ops.reference import leaky_relu, linear_leaky_relu_reference
 
 
@@ -73,19 +73,21 @@ def linear_leaky_relu(
     return dense_op.linear_leaky_relu(x, weight, bias, negative_slope, impl)
 
 
-# What auto takes on the CPU comes from `python -m bench.ops_choice`, without and with `--impl cpu`, on 2
-# cores of an EPYC (Zen 3). Native code saves passes over the outputs, and little else: MKL's products are as
-# good, and a graph costs it 30 microseconds of Python. Where it is taken, it was 1.05 to 3.0 times as fast
-# without a graph, 1.02 to 3.5 times with one, and 1.03 to 4.6 times forward and backward together (one run).
+# What auto takes on the CPU comes from `python -m bench.ops_choice`, without and with `--impl cpu`. Native
+# code saves passes over the outputs, and little else: MKL's products are as good or better, and a graph costs
+# it 30 microseconds of Python. TIMED has the number of inputs up to which that pays, by processor.
 _MANY_OUTPUTS = 1 << 20  # fewer stay in the caches, and some shapes then lose 10% and more
 _MANY_ROWS = 512  # fewer, and putting the weight in the kernels' order takes 5% that is not won back
-_INPUTS = range(2, 257)  # beyond it the products are all there is; a single one has a faster weight gradient
-_FEW_INPUTS = _MANY_ROWS * _INPUTS.start  # of all rows: with fewer, no weight meets the conditions above
+_LEAST_INPUTS = 2  # a single one has a faster weight gradient
+_FEW_INPUTS = _MANY_ROWS * _LEAST_INPUTS  # of all rows: with fewer, no weight meets the conditions above
 
 _SMALL = Choice("reference", "PyTorch's operators; outputs are too few for passes over them to matter")
 _PRODUCT = Choice("reference", "PyTorch's operators; the product takes nearly all of the time")
 _FLAT = Choice("reference", "PyTorch's operators; rows are too few for a weight of so many outputs")
 _SINGLE = Choice("reference", "PyTorch's operators; with a single input they are faster in backward")
+_ROUNDED = Choice(
+    "reference", "PyTorch's operators; they may round products to bfloat16, and are then faster"
+)
 _NATIVE = Choice("cpu", "native code saves passes over the many outputs")
 
 
@@ -100,9 +102,11 @@ def _choose(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slop
         return _SMALL  # PyTorch's operators say what is wrong
     if x.numel() < _MANY_ROWS * inputs:
         return _FLAT
-    if inputs in _INPUTS:
-        return _NATIVE
-    return _SINGLE if inputs < _INPUTS.start else _PRODUCT
+    if inputs < _LEAST_INPUTS:
+        return _SINGLE
+    if inputs > TIMED[processor()].inputs:
+        return _PRODUCT
+    return _ROUNDED if product_precision("mkldnn") == "bf16" else _NATIVE
 
 
 RULES[linear_leaky_relu] = _choose

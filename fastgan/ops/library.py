@@ -106,3 +106,16 @@ def cast(value: Any, device: str, dtype: torch.dtype) -> Any:
 
 
 _CAST = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def product_precision(backend: str) -> str:
+    """Return what PyTorch may round float32 products to: ``none`` or ``ieee`` (nothing), ``tf32``, ``bf16``.
+
+    Args:
+        backend: ``cuda`` or ``mkldnn``.
+    """
+    matmul = getattr(getattr(torch.backends, backend), "matmul", None)
+    found = getattr(matmul, "fp32_precision", None)
+    # torch < 2.9 has one setting for all; later ones refuse to name it once a backend has its own.
+    legacy = {"highest": "ieee", "high": "tf32", "medium": "bf16"}
+    return found or legacy[torch.get_float32_matmul_precision()]

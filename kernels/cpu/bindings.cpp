@@ -26,6 +26,7 @@ NB_MODULE(_native, m) {
   bind_ops(m);
   m.def("isas", &fastgan::usable_isas, "Instruction sets usable here, best first.");
   m.def("isa", [] { return std::string(fastgan::choose_kernels().name); }, "The one in use (FASTGAN_ISA).");
+  m.def("maker", &fastgan::maker, "Who made the processor: amd, intel or other.");
 
   m.def("words", [](uint64_t seed, uint32_t stream, nb::object rows, const Out<uint32_t>& out) {
     want(out.ndim() == 2, "out: a matrix");

@@ -37,6 +37,14 @@ std::vector<std::string> usable_isas() {
   return names;
 }
 
+const char* maker() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_is("amd")) return "amd";
+  if (__builtin_cpu_is("intel")) return "intel";
+#endif
+  return "other";
+}
+
 const Kernels& choose_kernels() {
   const auto found = usable();
   const char* wanted = std::getenv("FASTGAN_ISA");

@@ -10,6 +10,9 @@ namespace fastgan {
 // Names of the instruction sets that this build holds and this processor runs, best first.
 std::vector<std::string> usable_isas();
 
+// Who made this processor: "amd", "intel" or "other". It tells which code other libraries run on it.
+const char* maker();
+
 // Throws std::invalid_argument, naming what would be accepted, if FASTGAN_ISA asks for one that is not usable.
 const Kernels& choose_kernels();
 

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import platform
+from types import SimpleNamespace
+
 import pytest
 import torch
+from fastgan.kernels import cpu as kernels
+from helpers import core
 from helpers.ops_cases import Bce, Dense, plain_bce, plain_dense
 
 from fastgan.errors import UserError
-from fastgan.ops import bce_with_logits, explain, linear_leaky_relu
+from fastgan.ops import TIMED, Timed, bce_with_logits, explain, linear_leaky_relu
 from fastgan.ops.backends import cpu
+
+AMD, INTEL = ("amd", "avx2"), ("intel", "avx512")
+
+
+@pytest.fixture(autouse=True)
+def on(monkeypatch):
+    """Say which processor this is; without a word, one that has been timed, with as many threads as then."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def here(maker, isa):
+        there_is = SimpleNamespace(maker=lambda: maker, isa=lambda: isa)
+        monkeypatch.setattr(kernels, "native", lambda: there_is)
+
+    here(*AMD)
+    yield here
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -46,9 +68,9 @@ def native_calls(monkeypatch):
 def test_dense(native_calls, batch, inputs, outputs, graph, impl):
     case = Dense.random(batch, inputs, outputs)
     weight = case.weight.requires_grad_(graph)
-    choice = explain(linear_leaky_relu, case.x, weight, case.bias, case.slope)
+    found = explain(linear_leaky_relu, case.x, weight, case.bias, case.slope)
     y = linear_leaky_relu(case.x, weight, case.bias, case.slope)
-    assert choice.impl == impl and str(choice).startswith(f"{impl}: ")
+    assert found.impl == impl and str(found).startswith(f"{impl}: ")
     if graph:
         y.sum().backward()
     wanted = ["dense_fwd", "dense_bwd"] if graph else ["dense_fwd"]
@@ -92,8 +114,70 @@ LARGE = torch.ones(4096, 64), torch.ones(256, 64)
     ids=str,
 )
 def test_reasons(tensors, reason):
-    choice = explain(linear_leaky_relu, *tensors)
-    assert choice.impl == "reference" and reason in str(choice)
+    found = explain(linear_leaky_relu, *tensors)
+    assert found.impl == "reference" and reason in str(found)
+
+
+@pytest.mark.parametrize(("kind", "most"), [(AMD, 256), (INTEL, 64)], ids=str)
+def test_a_dense_layer_of_many_inputs_is_pytorchs_where_its_products_are_faster(on, kind, most):
+    on(*kind)
+    for inputs, impl in ((2, "cpu"), (most, "cpu"), (most + 1, "reference")):
+        found = explain(linear_leaky_relu, torch.ones(1024, inputs), torch.ones(1024, inputs))
+        assert (found.impl, "product" in found.reason) == (impl, impl == "reference")
+
+
+LOGITS = torch.ones(1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "threads", "reason"),
+    [
+        (("intel", "avx2"), 1, "on such a processor (intel avx2)"),
+        (("amd", "avx512"), 1, "on such a processor (amd avx512)"),
+        (("other", "neon"), 1, "on such a processor (other neon)"),
+        (AMD, 3, "with more than 2 threads"),
+    ],
+    ids=str,
+)
+def test_what_nobody_has_timed_is_not_taken(on, native_calls, kind, threads, reason):
+    on(*kind)
+    torch.set_num_threads(threads)
+    for op, arguments in ((linear_leaky_relu, LARGE), (bce_with_logits, (LOGITS, 1.0))):
+        found = explain(op, *arguments)
+        op(*arguments)
+        assert (found.impl, native_calls) == ("reference", []) and reason in found.reason
+
+
+def test_without_a_native_module(monkeypatch):
+    def native():
+        raise UserError("the native CPU engine", "no module", "one")
+
+    monkeypatch.setattr(kernels, "native", native)
+    assert "no native module" in explain(linear_leaky_relu, *LARGE).reason
+
+
+def test_who_has_timed_it_may_say_so(on, monkeypatch):
+    on("other", "neon")
+    torch.set_num_threads(3)
+    monkeypatch.setitem(TIMED, ("other", "neon"), Timed(inputs=64, threads=3))
+    assert explain(linear_leaky_relu, *LARGE).impl == explain(bce_with_logits, LOGITS, 1.0).impl == "cpu"
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="names of x86-64's instruction sets"
+)
+def test_the_table_is_of_processors_that_there_are():
+    makers, isas = (set(words) for words in zip(*TIMED, strict=True))
+    assert makers <= {"amd", "intel"} and isas <= set(core.ISAS)
+
+
+def test_products_that_may_be_rounded_are_left_to_pytorch():
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = explain(linear_leaky_relu, *LARGE), explain(bce_with_logits, LOGITS, 1.0)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert [c.impl for c in found] == ["reference", "cpu"] and "bfloat16" in found[0].reason
 
 
 # PyTorch's forward mode compiles some of its own formulas by what it has deprecated.

@@ -12,6 +12,7 @@ from torch.func import grad, vmap
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_with_logits, linear_leaky_relu
+from fastgan.ops.library import product_precision
 
 dense = partial(linear_leaky_relu, impl="triton")
 bce = partial(bce_with_logits, impl="triton")
@@ -112,3 +113,21 @@ def test_on_a_gpu(size):
 
     Dense.random(*size).check(dense_there)
     check_bce(bce_there, 1023, 33, weights=True)
+
+
+def test_precision_is_pytorchs_own_setting():
+    """By torch.set_float32_matmul_precision, or by the backends' settings, which come with torch 2.9."""
+    try:
+        assert product_precision("cuda") in ("none", "ieee")
+        torch.set_float32_matmul_precision("high")
+        assert product_precision("cuda") == "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    if not hasattr(torch.backends, "fp32_precision"):
+        return
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        assert product_precision("cuda") == "tf32" and product_precision("mkldnn") in ("none", "ieee")
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import triton as kernels
+from fastgan.ops.library import product_precision
 
 kernels.triton_version()  # an import that fails says why
 
 
 def _precision() -> str:
     """Return what float32 products may round to: PyTorch's own setting."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "ieee" if product_precision("cuda") in ("none", "ieee") else "tf32"
 
 
 def dense_fwd(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float) -> Tensor:
