@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastgan.cli import Parser, run_command, whole_number
 
@@ -86,8 +86,7 @@ def _serve(argv: Sequence[str] | None) -> int:
         raise UserError("--host", got, "a loopback address such as 127.0.0.1, or both of them", hint)
     tables = {}
     for argument in arguments["files"]:
-        name, _, file = argument.rpartition("=")
-        name = name or _name(Path(file))
+        name, file = _named(argument)
         if name in tables:
             raise UserError(argument, f"a second table {name}", "one of each name", "Write NAME=FILE.")
         tables[name] = Served.of(generator_file.load(file), rows)
@@ -95,7 +94,7 @@ def _serve(argv: Sequence[str] | None) -> int:
     for number_of in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number_of, lambda *_: stop.set())
     _check_free(host, port)
-    log = open(arguments["log"], "a", encoding="utf-8") if "log" in arguments else sys.stderr  # noqa: SIM115
+    log = Log(_log(arguments.get("log")))
     shown = f"[{host}]" if ":" in host else host
     scheme = "grpc+tls" if certificate else "grpc"
     server = Server(
@@ -104,7 +103,7 @@ def _serve(argv: Sequence[str] | None) -> int:
         tokens=tokens,
         certificate=certificate,
         limits=limits,
-        log=Log(log),
+        log=log,
         threads=threads,
     )
     guard = "with a token" if tokens else "without tokens"
@@ -118,7 +117,6 @@ def _serve(argv: Sequence[str] | None) -> int:
         # A stream that nobody reads holds its thread in gRPC, which only the end of the process ends: its
         # client sees a broken connection, never a stream that seems whole.
         print("stopped: streams that nobody read were cut off", flush=True)
-        log.flush()
         os._exit(0)
     print("stopped", flush=True)
     return 0
@@ -132,11 +130,27 @@ def _numbers(arguments: dict[str, Any]) -> Any:
     return number
 
 
-def _name(path: Path) -> str:
-    """Return the name of a table: the file's, or its folder's where all files have the same name."""
+def _named(argument: str) -> tuple[str, str]:
+    """Return name and file of a table. The name is the file's, or its folder's where all have the same."""
     from fastgan import generator_file
 
-    return path.resolve().parent.name if path.name == generator_file.NAME else path.stem
+    name, sign, file = argument.partition("=")
+    if not sign or Path(argument).exists():
+        name, file = "", argument
+    path = Path(file)
+    return name or (path.resolve().parent.name if path.name == generator_file.NAME else path.stem), file
+
+
+def _log(path: str | None) -> BinaryIO:
+    """Open the access log, unbuffered: stderr, or a file to append to."""
+    from fastgan.errors import UserError
+
+    if path is None:
+        return open(sys.stderr.fileno(), "wb", buffering=0, closefd=False)
+    try:
+        return open(path, "ab", buffering=0)
+    except OSError as error:
+        raise UserError(f"--log {path}", error.strerror.lower(), "a file to write to") from None
 
 
 def _certificate(arguments: dict[str, Any]) -> tuple[str, str] | None:
@@ -156,6 +170,15 @@ def _certificate(arguments: dict[str, Any]) -> tuple[str, str] | None:
             raise UserError(f"{flag} {arguments[name]}", reason.lower(), "a PEM file") from None
         if "-----BEGIN " not in texts[-1]:
             raise UserError(f"{flag} {arguments[name]}", "no PEM text", "a PEM file")
+    import ssl
+
+    files = arguments["tls_cert"], arguments["tls_key"]
+    try:  # gRPC would only say that the server did not start; a key with a password is none for it, either
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files, password=str)
+    except ssl.SSLError as error:
+        reason = (error.reason or "damaged").lower().replace("_", " ")
+        wanted = "a certificate and its private key, without a password"
+        raise UserError(f"--tls-cert {files[0]} --tls-key {files[1]}", reason, wanted) from None
     return texts[0], texts[1]
 
 

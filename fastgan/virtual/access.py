@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from fastgan.errors import UserError
 
 VARIABLE = "FASTGAN_TOKEN"
 _SHORTEST = 16
+_SENDABLE = re.compile(r"[!-~]+")
 
 
 class Tokens:
@@ -152,18 +154,39 @@ class Traffic:
 
 
 class Log:
-    """A line of JSON for each call, to ``stream``; without tokens, which never come near it."""
+    """A line of JSON for each call, without tokens, which never come near it.
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream, self._lock = stream, threading.Lock()
+    Rows are served even where a line cannot be written, on a full disk or to a reader that has gone: the next
+    line that can be written says how many were ``lost`` before it.
+
+    Args:
+        stream: unbuffered, so that a line is there when its call is over, or else is known to be lost; None
+            for no log.
+
+    Attributes:
+        lost: number of lines since the last one that was written.
+    """
+
+    def __init__(self, stream: BinaryIO | None) -> None:
+        self._stream, self._lock, self.lost = stream, threading.Lock(), 0
 
     def write(self, **values: Any) -> None:
         """Write a line."""
         if self._stream is None:
             return
-        text = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | values)
+        values = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | values
         with self._lock:
-            print(text, file=self._stream, flush=True)
+            if self.lost:
+                values["lost"] = self.lost
+            text = json.dumps(values) + "\n"
+            # The first of the lost ones may be there by half.
+            rest = (("\n" if self.lost else "") + text).encode()
+            try:
+                while rest:
+                    rest = rest[self._stream.write(rest) :]
+                self.lost = 0
+            except OSError:
+                self.lost += 1
 
     @contextmanager
     def call(self, **values: Any) -> Iterator[dict[str, Any]]:
@@ -183,7 +206,18 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
+def check_token(token: str, argument: str) -> None:
+    """Refuse what no header can carry, such as the line end of the file that a token was read from.
+
+    Raises:
+        UserError: naming ``argument``, without the token.
+    """
+    if not isinstance(token, str) or not _SENDABLE.fullmatch(token):
+        raise UserError(argument, "other characters", "a token of printable ASCII without spaces")
+
+
 def _checked(token: str, where: str) -> str:
+    check_token(token, where)
     if len(token) < _SHORTEST:
         hint = "Make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
         raise UserError(where, f"a token of {len(token)} characters", f"at least {_SHORTEST}", hint)

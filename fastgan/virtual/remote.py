@@ -14,6 +14,7 @@ import numpy as np
 
 from fastgan.errors import UserError
 from fastgan.sampler import whole
+from fastgan.virtual.access import check_token
 from fastgan.virtual.request import Request
 from fastgan.virtual.source import need
 from fastgan.virtual.table import VirtualTable
@@ -59,8 +60,14 @@ def connect(
         UserError: the server cannot be reached, does not accept the token, or has no such table.
     """
     address = urlsplit(uri)
-    if address.scheme not in ("grpc", "grpc+tcp", "grpc+tls") or not address.hostname:
+    try:
+        is_whole = address.hostname and address.port is not None  # gRPC's own port would be that of HTTPS
+    except ValueError:  # no port has such a number
+        is_whole = False
+    if address.scheme not in ("grpc", "grpc+tcp", "grpc+tls") or not is_whole:
         raise UserError("uri", repr(uri), "grpc+tls://host:port, or grpc://host:port")
+    if token:
+        check_token(token, "token")
     if token and address.scheme != "grpc+tls" and not (allow_insecure or is_loopback(address.hostname)):
         hint = "Or pass allow_insecure=True: whoever can listen gets the token."
         raise UserError("uri", repr(uri), "grpc+tls:// where a token is sent to another machine", hint)

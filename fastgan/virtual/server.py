@@ -124,7 +124,8 @@ class Server(flight.FlightServerBase):
                 raise UserError("action", repr(action.type[:80]), "health")
             tables = {name: served.digest for name, served in self.tables.items()}
             status = "draining" if self._draining.is_set() else "ok"
-            answer = {"status": status, "streams": self.traffic.streams, "tables": tables}
+            answer = {"status": status, "streams": self.traffic.streams, "lost_log_lines": self.log.lost}
+            answer["tables"] = tables
             return iter([flight.Result(json.dumps(answer).encode())])
 
     def list_actions(self, context: flight.ServerCallContext) -> list[flight.ActionType]:

@@ -167,7 +167,10 @@ def test_what_connect_refuses(server, tmp_path):
     for arguments, words in (
         ((server.uri,), "one of images, numbers, people"),
         (("http://x",), "uri"),
+        (("grpc://127.0.0.1",), "grpc://host:port"),
+        (("grpc://127.0.0.1:99999",), "grpc://host:port"),
         (("grpc://example.com:1", TOKEN), "tls"),
+        ((server.uri, TOKEN + "\n"), "token: .* printable ASCII"),
         (("grpc+tls://localhost:1",), "tls_roots"),
     ):
         options = {"tls_roots": tmp_path / "none"} if words == "tls_roots" else {}

@@ -17,37 +17,42 @@ from fastgan.errors import UserError
 from fastgan.virtual import VirtualTable, connect
 
 
-def test_tokens_over_tls(files, tmp_path):
-    try:
-        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-        more = [
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-        ]
-        subprocess.run([*command.split(), *more], cwd=tmp_path, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no openssl to make a certificate with")
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A folder with ``cert.pem`` and its ``key.pem``, another key, and the same key behind a password."""
+    folder = tmp_path_factory.mktemp("certificates")
+    names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
+    for command in (
+        f"req -x509 -newkey rsa:2048 -nodes -days 2 {names} -keyout key.pem -out cert.pem",
+        "genrsa -out other.pem 2048",
+        "rsa -aes256 -passout pass:secret -in key.pem -out locked.pem",
+    ):
+        try:
+            subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+        except FileNotFoundError:
+            pytest.skip("no openssl to make a certificate with")
+    return folder
+
+
+def test_tokens_over_tls(files, certificates, tmp_path):
     (tmp_path / "tokens").write_text(f"# who\nalice {TOKEN}\nbob {OTHER}\n")
-    secure = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    roots = certificates / "cert.pem"
+    secure = ["--tls-cert", str(roots), "--tls-key", str(certificates / "key.pem")]
     file = str(files / "images.safetensors")
     with Process(
         tmp_path, file, *secure, "--tokens", str(tmp_path / "tokens"), "--host", "0.0.0.0"
     ) as server:
         assert server.uri.startswith("grpc+tls://0.0.0.0:") and "with a token" in server.first_line
         uri = server.uri.replace("0.0.0.0", "localhost")
-        table = connect(uri, TOKEN, tls_roots=tmp_path / "cert.pem")
+        table = connect(uri, TOKEN, tls_roots=roots)
         assert table[:100].to_table().equals(VirtualTable(file, 100).to_table())
-        assert connect(uri, OTHER, tls_roots=tmp_path / "cert.pem")[:5].to_table().num_rows == 5
+        assert connect(uri, OTHER, tls_roots=roots)[:5].to_table().num_rows == 5
         for wrong in (None, "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
             with pytest.raises(UserError, match="valid token"):
-                connect(uri, wrong, tls_roots=tmp_path / "cert.pem")
+                connect(uri, wrong, tls_roots=roots)
         with pytest.raises(UserError, match="Is it up"):
             connect(uri, TOKEN, table="images")  # a certificate that this machine has no reason to trust
-        raw = flight.connect(uri, tls_root_certs=(tmp_path / "cert.pem").read_bytes())
+        raw = flight.connect(uri, tls_root_certs=roots.read_bytes())
         for call in (
             lambda: list(raw.list_flights()),
             lambda: list(raw.do_action("health")),
@@ -96,6 +101,7 @@ def test_addresses_and_files_that_are_refused(files, tmp_path, capsys, monkeypat
     (tmp_path / "short").write_text("alice short\n")
     (tmp_path / "none").write_text("# nobody\n")
     (tmp_path / "words").write_text("a b c\n")
+    (tmp_path / "letters").write_text(f"alice {TOKEN}é\n")
     for arguments, words in (
         ([file, "--host", "0.0.0.0"], "a token and TLS"),
         ([file, "--host", "::"], "a token and TLS"),
@@ -106,8 +112,11 @@ def test_addresses_and_files_that_are_refused(files, tmp_path, capsys, monkeypat
         ([file, "--tokens", str(tmp_path / "short")], "secrets.token_urlsafe"),
         ([file, "--tokens", str(tmp_path / "none")], "no tokens"),
         ([file, "--tokens", str(tmp_path / "words")], "3 words"),
+        ([file, "--tokens", str(tmp_path / "letters")], "printable ASCII"),
         ([file, "--tokens", str(tmp_path / "missing")], "no such file"),
         ([file, "--token", TOKEN], "--token"),
+        ([file, "--log", str(tmp_path)], "is a directory"),
+        ([file, "--log", str(tmp_path / "missing" / "log")], "no such file"),
         ([file, "--host", "203.0.113.1", "--allow-insecure"], "assign"),
     ):
         assert serve.main(arguments) == 2, arguments
@@ -117,6 +126,28 @@ def test_addresses_and_files_that_are_refused(files, tmp_path, capsys, monkeypat
     assert serve.main([file]) == 2
     assert "FASTGAN_TOKEN" in capsys.readouterr().err
     assert os.environ["FASTGAN_TOKEN"] == "short"
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("other.pem", "mismatch"), ("locked.pem", "without a password"), ("bad.pem", "private key")],
+)
+def test_certificates_that_do_not_fit(key, words, files, certificates, capsys):
+    (certificates / "bad.pem").write_text("-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n")
+    pair = ["--tls-cert", str(certificates / "cert.pem"), "--tls-key", str(certificates / key)]
+    assert serve.main([str(files / "images.safetensors"), *pair]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "--tls-cert" in error and error.count("\n") == 1
+
+
+def test_names_of_tables(files, tmp_path):
+    folder = tmp_path / "lr=3"
+    folder.mkdir()
+    for name in ("generator.safetensors", "other.safetensors"):
+        (folder / name).write_bytes((files / "images.safetensors").read_bytes())
+    plain, other = str(folder / "generator.safetensors"), str(folder / "other.safetensors")
+    with Process(tmp_path, plain, other, f"a={plain}") as server:
+        assert server.health()["tables"].keys() == {"lr=3", "other", "a"}
 
 
 def test_a_port_that_is_taken(files, capsys):

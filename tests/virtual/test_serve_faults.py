@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -19,6 +21,7 @@ from served import Process, calls, until
 from fastgan import generator_file
 from fastgan.errors import UserError
 from fastgan.virtual import VirtualTable, connect
+from fastgan.virtual.access import Log
 
 GENERATOR = generator_of(spec_of(16, 3, head="linear"), dtype="float32")
 HERE = VirtualTable(GENERATOR, 2**40)
@@ -247,3 +250,36 @@ def test_streams_that_end_in_time_are_whole(path, tmp_path):
         rows += list(reader)
         assert pa.Table.from_batches(rows).equals(HERE[:500_000].to_table())
         assert stopped.result(20)[0] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_rows_are_served_where_the_log_cannot_be_written(path, tmp_path):
+    with Process(tmp_path, str(path), "--log", "/dev/full") as server:
+        assert connect(server.uri)[:50_000].to_table().equals(HERE[:50_000].to_table())
+        with pytest.raises(UserError, match="x9"):
+            connect(server.uri, columns=["x9999"])
+        assert server.health()["lost_log_lines"] >= 3
+        code, _, err = server.stop()
+        assert code == 0 and "Traceback" not in err
+
+
+def test_a_log_tells_how_many_lines_it_lost():
+    """The disk is full after half a line, for two lines more, and free again."""
+
+    class Disk(io.BytesIO):
+        room = 100
+
+        def write(self, content):
+            if not self.room:
+                raise OSError(28, "full")
+            self.room -= (taken := min(len(content), self.room))
+            return super().write(content[:taken])
+
+    disk = Disk()
+    log = Log(disk)
+    for number, room in enumerate([100, 30, 0, 0, 1000, 1000]):
+        disk.room = room
+        log.write(number=number)
+    lines = disk.getvalue().decode().splitlines()
+    assert [json.loads(line)["number"] for line in (lines[0], *lines[2:])] == [0, 4, 5]
+    assert [json.loads(line).get("lost") for line in lines[2:]] == [3, None] and log.lost == 0
