@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -115,8 +116,9 @@ class MLP(nn.Sequential):
         *,
         negative_slope: float = 0.01,
     ) -> None:
-        if len(widths) < 2:
-            raise UserError("widths", widths, "at least two numbers, such as (784, 512, 256, 1)")
+        whole = isinstance(widths, Sequence) and all(isinstance(w, Integral) and w >= 0 for w in widths)
+        if not whole or len(widths) < 2:
+            raise UserError("widths", widths, "at least two whole numbers, such as (784, 512, 256, 1)")
         check_slope(negative_slope)
         modules: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):

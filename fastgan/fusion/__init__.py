@@ -38,11 +38,11 @@ def fuse(model: Model, inplace: bool = True, verbose: bool = False) -> Model:
         The fused model. Modules that changed have a class of the same name that is a subclass of their own.
 
     Raises:
-        UserError: anything but a module.
+        UserError: anything but a module, or, for a copy, one that cannot be copied.
     """
     _check(model)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = _copy(model)
     unfuse(model)
     analysis = analyse(model)
     for name, sites in analysis.sites.items():
@@ -78,6 +78,14 @@ def places(model: nn.Module) -> list[Place]:
 def _check(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise UserError("model", type(model).__name__, "an nn.Module")
+
+
+def _copy(model: Model) -> Model:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        got = f"a {type(model).__name__} that PyTorch does not copy ({type(error).__name__}: {error})"
+        raise UserError("model", got, "one that copy.deepcopy copies", "Or use inplace=True.") from error
 
 
 def _table(model: nn.Module, found: list[Place]) -> str:

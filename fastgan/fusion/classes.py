@@ -18,12 +18,24 @@ from torch import nn
 from fastgan.fusion import sequential
 from fastgan.fusion.source import CannotRewrite, Site, rewrite
 
-_PLAIN = "_fastgan_plain_class"
+_PLAIN, _SITES = "_fastgan_plain_class", "_fastgan_sites"
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class that a module had before it was fused."""
-    return vars(type(module)).get(_PLAIN, type(module))
+    """Return the class that a module had before it was fused, or would have if it had not been."""
+    return _unfused(type(module))
+
+
+@cache
+def _unfused(cls: type) -> type:
+    if _PLAIN in vars(cls):
+        return vars(cls)[_PLAIN]
+    bases = tuple(_unfused(base) for base in cls.__bases__)
+    if bases == cls.__bases__:
+        return cls
+    # A subclass that was made of the fused class, as parametrizations of the module's own parameters do.
+    members = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    return type(cls)(cls.__name__, bases, members)
 
 
 def is_sequential(cls: type[nn.Module]) -> bool:
@@ -59,7 +71,7 @@ def fused_class(plain: type[nn.Module], sites: tuple[Site, ...] = ()) -> type[nn
     if any("__init_subclass__" in vars(c) for c in plain.__mro__ if c not in (object, Generic)):
         raise CannotRewrite("its class is told of subclasses")
     members: dict[str, Any] = {n: getattr(plain, n) for n in ("__module__", "__qualname__", "__doc__")}
-    members |= {_PLAIN: plain, "__reduce_ex__": _reduce_ex, "_fastgan_sites": sites}
+    members |= {_PLAIN: plain, "__reduce_ex__": _reduce_ex, _SITES: sites}
     if is_sequential(plain):
         members["forward"] = sequential.forward
     for name in {site.method for site in sites}:
@@ -72,12 +84,13 @@ def fused_class(plain: type[nn.Module], sites: tuple[Site, ...] = ()) -> type[nn
 
 def _reduce_ex(self: nn.Module, protocol: int) -> str | tuple:
     """Pickle or copy as the plain class does, with the fused class told by what it is made of."""
-    cls = type(self)
-    reduced = super(cls, self).__reduce_ex__(max(protocol, 2))
-    if isinstance(reduced, str) or reduced[0] not in (copyreg.__newobj__, copyreg.__newobj_ex__):
+    fused = next(c for c in type(self).__mro__ if _PLAIN in vars(c))
+    reduced = super(fused, self).__reduce_ex__(max(protocol, 2))
+    ours = type(self) is fused and not isinstance(reduced, str)
+    if not ours or reduced[0] not in (copyreg.__newobj__, copyreg.__newobj_ex__):
         return reduced  # the class has its own way
     create, (_, *arguments), *state = reduced
-    return (_create, (create, plain_class(self), cls._fastgan_sites, *arguments), *state)
+    return (_create, (create, vars(fused)[_PLAIN], vars(fused)[_SITES], *arguments), *state)
 
 
 def _create(create: Callable, plain: type[nn.Module], sites: tuple[Site, ...], *arguments: Any) -> nn.Module:

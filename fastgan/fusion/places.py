@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import nn
+from torch.jit import ScriptModule
 
 from fastgan.fusion.candidates import candidates
 from fastgan.fusion.classes import fused_class, is_sequential, plain_class, set_class
@@ -24,7 +25,7 @@ _ELSEWHERE = "the code does not call the activation right where it calls the Lin
 
 @dataclass(frozen=True)
 class Place:
-    """A call of a Linear, or a module that torch.fx cannot trace, and what becomes of it.
+    """A call of a Linear, or a module that torch.fx cannot trace or does not see, and what becomes of it.
 
     Attributes:
         name: the module's, as ``named_modules`` has it.
@@ -50,7 +51,7 @@ def analyse(model: nn.Module) -> Analysis:
     study = _Study(dict(model.named_modules()))
     for name, module in study.modules.items():
         # What the forward does not reach is traced by itself: a GAN in one module, or what cannot be traced.
-        if name not in study.reached and _has_forward(module) and not _is_whole(module):
+        if name not in study.reached and not _is_whole(module) and _has_forward(module):
             study.trace(name)
     return study.analysis()
 
@@ -128,6 +129,9 @@ class _Study:
                 places.append(
                     Place(name, type(module).__name__, f"torch.fx cannot trace it: {self.failed[name]}")
                 )
+            parent = self.modules[name.rpartition(".")[0]] if name else None
+            if isinstance(module, ScriptModule) and not isinstance(parent, ScriptModule):
+                places.append(Place(name, module.original_name, "it is TorchScript, not Python"))
             if not isinstance(module, nn.Linear):
                 continue
             kind = type(module).__name__
@@ -190,7 +194,9 @@ def _is_sequential(module: nn.Module) -> bool:
 
 
 def _is_whole(module: nn.Module) -> bool:
-    """Whether a module is one of PyTorch's, with code of its own."""
+    """Whether a module is one of PyTorch's, with code of its own, or TorchScript."""
+    if isinstance(module, ScriptModule):
+        return True
     ours = type(module).__module__.startswith("torch.nn.")
     return ours and not isinstance(module, nn.Sequential) and _has_forward(module)
 

@@ -7,6 +7,7 @@ numbers of threads, of ``TIMED``. What was never timed could as well be slower.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -148,6 +149,7 @@ def why_not_native(*tensors: Tensor | None) -> Choice | None:
     return None
 
 
+@cache
 def processor() -> tuple[str, str] | None:
     """Return the key of ``TIMED``: the processor's maker and the native code's instruction set, if any."""
     from fastgan.kernels import cpu

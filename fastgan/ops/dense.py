@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -12,15 +13,15 @@ from fastgan.errors import UserError
 from fastgan.ops import dense_op
 from fastgan.ops.choice import RULES, TIMED, Choice, check_impl, check_named, processor, why_not_native
 from fastgan.ops.library import cast, product_precision
-from fastgan.ops.reference import leaky_relu, linear_leaky_relu_reference
+from fastgan.ops.reference import SLOW_IN_PLACE, leaky_relu, linear_leaky_relu_reference
 
 
 def check_slope(negative_slope: float) -> None:
     """Raise a UserError for a slope that the fused op cannot take."""
-    if not 0.0 <= negative_slope < inf:
+    if not isinstance(negative_slope, Real) or not 0.0 <= negative_slope < inf:
         raise UserError(
             "negative_slope",
-            negative_slope,
+            repr(negative_slope),
             "a number >= 0: the backward pass tells the input's sign from the output's",
             "For other slopes use F.leaky_relu(F.linear(x, weight, bias), negative_slope).",
         )
@@ -55,8 +56,13 @@ def linear_leaky_relu(
     if not 0.0 <= negative_slope < inf:
         check_slope(negative_slope)
     if impl == "auto":
-        # What _choose would say and the reference do, without the microsecond that both take.
-        if x.numel() < _FEW_INPUTS or x.numel() * (shape := weight.shape)[0] < _MANY_OUTPUTS * shape[-1]:
+        # What _choose would say and the reference do, without the microsecond that both take, 30 where
+        # a large op has left none of their code in the caches.
+        if (
+            x.numel() < _FEW_INPUTS
+            or x.numel() * (shape := weight.shape)[0] < _MANY_OUTPUTS * shape[-1]
+            or x.dtype in SLOW_IN_PLACE
+        ):
             y = linear(x, weight, bias)
             return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
         impl = _choose(x, weight, bias).impl

@@ -12,6 +12,7 @@ leaky_relu, leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
 # What F.binary_cross_entropy_with_logits calls when its arguments are right, without a microsecond of Python.
 _bce, _REDUCTIONS = torch.binary_cross_entropy_with_logits, {"none": 0, "mean": 1, "sum": 2}
 _IN_PLACE_FROM = 1 << 19  # elements: from there on the memory that is not touched is worth more
+SLOW_IN_PLACE = (torch.bfloat16, torch.float16)  # on a Sapphire Rapids up to 14% of the op in bfloat16
 
 
 def linear_leaky_relu_reference(
@@ -22,7 +23,7 @@ def linear_leaky_relu_reference(
     *,
     upcast: torch.dtype | None = None,
 ) -> Tensor:
-    """Return ``leaky_relu(x @ weight.T + bias)``, in place unless the product is small.
+    """Return ``leaky_relu(x @ weight.T + bias)``, in place unless the product is small or of 16 bits.
 
     Neither operator needs the values in between for its gradient: autograd then keeps one tensor instead of
     two. Where it keeps nothing, or the product is small, the bookkeeping of a write costs more than it saves.
@@ -42,7 +43,9 @@ def linear_leaky_relu_reference(
     y = F.linear(x, weight, bias)
     # Of other than two dimensions F.linear returns a view, and autograd copies when a view is written.
     # Compilers decide for themselves what is in place.
-    if y.requires_grad and (is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM):
+    if y.dtype in SLOW_IN_PLACE or (
+        y.requires_grad and (is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM)
+    ):
         return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
     return leaky_relu_(y, negative_slope) if negative_slope else torch.relu_(y)
 

@@ -12,7 +12,7 @@ from helpers import core
 from helpers.ops_cases import Bce, Dense, plain_bce, plain_dense
 
 from fastgan.errors import UserError
-from fastgan.ops import TIMED, Timed, bce_with_logits, explain, linear_leaky_relu
+from fastgan.ops import TIMED, Timed, bce_with_logits, choice, explain, linear_leaky_relu
 from fastgan.ops.backends import cpu
 
 AMD, INTEL = ("amd", "avx2"), ("intel", "avx512")
@@ -27,9 +27,11 @@ def on(monkeypatch):
     def here(maker, isa):
         there_is = SimpleNamespace(maker=lambda: maker, isa=lambda: isa)
         monkeypatch.setattr(kernels, "native", lambda: there_is)
+        choice.processor.cache_clear()
 
     here(*AMD)
     yield here
+    choice.processor.cache_clear()
     torch.set_num_threads(threads)
 
 
@@ -153,6 +155,7 @@ def test_without_a_native_module(monkeypatch):
         raise UserError("the native CPU engine", "no module", "one")
 
     monkeypatch.setattr(kernels, "native", native)
+    choice.processor.cache_clear()
     assert "no native module" in explain(linear_leaky_relu, *LARGE).reason
 
 
