@@ -160,6 +160,9 @@ class Reader:
         label: of all rows, or None.
         columns: which, in their order.
         threads: of the sampler.
+
+    Attributes:
+        has_values: whether any column needs the generator.
     """
 
     def __init__(
@@ -170,7 +173,7 @@ class Reader:
         outputs = sorted({i for column in columns for i in column.outputs})
         some = None if len(outputs) == generator.spec.features else np.array(outputs, dtype=np.int64)
         self._places = {output: place for place, output in enumerate(outputs)}
-        self._has_values, self._is_list = bool(outputs), any(isinstance(c, Image) for c in columns)
+        self.has_values, self._is_list = bool(outputs), any(isinstance(c, Image) for c in columns)
         self._needs_labels = any(column.needs_labels for column in columns)
         self._sampler = Sampler(generator, seed, features=some, threads=threads)
 
@@ -181,9 +184,9 @@ class Reader:
         labels = values = None
         if self.label is not None:
             labels = np.full(len(numbers), self.label)
-        elif self._needs_labels or self._has_values:
+        elif self._needs_labels or self.has_values:
             labels = self._sampler.labels_at(numbers)
-        if self._has_values:
+        if self.has_values:
             rows = (
                 self._sampler.rows(index.start, len(index), labels)
                 if is_range

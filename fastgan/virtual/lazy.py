@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fastgan.virtual.source import need
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
     from fastgan.virtual.table import VirtualTable
 
@@ -22,12 +25,20 @@ def lazy_frame(table: VirtualTable) -> pl.LazyFrame:
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _: int | None
     ) -> Iterator[pl.DataFrame]:
         wanted = columns or table.column_names
-        tested = [] if predicate is None else predicate.meta.root_names()
-        needed = [name for name in table.column_names if name in wanted or name in tested]
         # The limit counts rows before the predicate.
         part = table if rows is None else table[:rows]
-        for batch in part.batches(needed):
-            frame = pl.DataFrame(batch)
-            yield (frame if predicate is None else frame.filter(predicate)).select(wanted)
+        if predicate is None:
+            batches: Iterable[pa.RecordBatch] = part.batches(wanted)
+        else:
+            tested = predicate.meta.root_names() or wanted[:1]
+            batches = part.matching(wanted, tested, lambda batch: _passes(batch, predicate))
+        for batch in batches:
+            yield pl.DataFrame(batch)
 
     return register_io_source(read, schema=pl.DataFrame(table[:0]).schema, is_pure=True)
+
+
+def _passes(batch: pa.RecordBatch, predicate: pl.Expr) -> np.ndarray:
+    pl = need("polars")
+    passes = pl.DataFrame(batch).with_columns(predicate.alias(batch.schema.names[0])).to_series(0)
+    return passes.fill_null(False).to_numpy()

@@ -8,10 +8,13 @@ ends in an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from fastgan.errors import UserError
+from fastgan.virtual.ranges import ROW, possible_ranges
 from fastgan.virtual.source import need
 
 if TYPE_CHECKING:
@@ -22,8 +25,18 @@ else:
     pa, ds, fs = (need(name) for name in ("pyarrow", "pyarrow.dataset", "pyarrow.fs"))
 
 
+# Of a batch: which of its rows are wanted, bool [count].
+Keep = Callable[[pa.RecordBatch], np.ndarray]
+
+
 class ComputedDataset(ds.FileSystemDataset):
-    """Base of a table that computes its rows. A subclass has ``schema`` and ``batches``."""
+    """Base of a table that computes its rows. A subclass has ``schema``, ``numbers``, slices and ``batches``.
+
+    Attributes:
+        numbers: of its rows, a range of what the column ``row`` has.
+    """
+
+    numbers: range
 
     def __init__(self, schema: pa.Schema) -> None:
         nowhere = fs.PyFileSystem(_Nowhere())
@@ -31,9 +44,14 @@ class ComputedDataset(ds.FileSystemDataset):
         fragment = file_format.make_fragment("rows", filesystem=nowhere)
         super().__init__([fragment], schema, file_format, filesystem=nowhere)
 
-    def batches(self, columns: list[str]) -> pa.RecordBatchReader:
+    def batches(self, columns: Sequence[str]) -> pa.RecordBatchReader:
         """Return a new stream of all rows with some columns."""
         raise NotImplementedError
+
+    def matching(self, columns: Sequence[str], tested: Sequence[str], keep: Keep) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the rows that ``keep`` wants, which is given batches of others."""
+        for batch in self.batches(list(dict.fromkeys([*columns, *tested]))):
+            yield batch.select(columns).filter(pa.array(keep(batch.select(tested))))
 
     def scanner(
         self,
@@ -63,27 +81,37 @@ class Scan:
         columns: Sequence[str] | dict[str, ds.Expression] | None,
         filter: ds.Expression | None,
     ) -> None:
-        self.dataset, self.columns, self.filter = dataset, columns, filter
+        self.dataset, self.filter = dataset, filter
+        self.columns = dataset.schema.names if columns is None else columns
 
     def to_reader(self) -> pa.RecordBatchReader:
         """Return a stream of the rows that pass the filter."""
-        names, columns = self.dataset.schema.names, self.columns
-        plain = names if columns is None else [] if isinstance(columns, dict) else list(columns)
-        if self.filter is None and plain:
-            return self.dataset.batches(plain)
-        # Expressions do not list the fields that they read, but their text has the names of all of them.
-        expressions = [*(columns.values() if isinstance(columns, dict) else ()), self.filter]
-        text = " ".join(map(str, expressions))
-        needed = [name for name in names if name in plain or name in text]
-        reader = self.dataset.batches(needed or names[:1])
-        schema = self._of(reader.schema.empty_table()).schema
-        batches = (b for some in reader for b in self._of(pa.Table.from_batches([some])).to_batches())
+        dataset, names = self.dataset, self.dataset.schema.names
+        if self.filter is None and self.columns and not isinstance(self.columns, dict):
+            return dataset.batches(list(self.columns))
+        # Here it shows if one of the expressions is wrong.
+        schema = _scan(dataset.schema.empty_table(), self.columns, self.filter).schema
+        wanted = self.columns.values() if isinstance(self.columns, dict) else self.columns
+        read = [name for name in names if _is_in(name, wanted)] or names[:1]
+        tables = (_scan(pa.Table.from_batches([batch]), self.columns) for batch in self._kept(read))
+        batches = (batch for table in tables for batch in table.to_batches())
         return pa.RecordBatchReader.from_batches(schema, batches)
 
-    def _of(self, rows: pa.Table) -> pa.Table:
-        columns = self.dataset.schema.names if self.columns is None else self.columns
-        columns = columns if isinstance(columns, dict) else list(columns)
-        return ds.dataset(rows).to_table(columns=columns, filter=self.filter, use_threads=False)
+    def _kept(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the rows that pass the filter."""
+        dataset, numbers = self.dataset, self.dataset.numbers
+        if self.filter is None:
+            yield from dataset.batches(columns)
+            return
+        tested = [name for name in dataset.schema.names if _is_in(name, [self.filter])] or columns[:1]
+        ranges = possible_ranges(self.filter, dataset.schema, numbers) if ROW in tested else [numbers]
+        for part in ranges:
+            rows = dataset[part.start - numbers.start : part.stop - numbers.start]
+            yield from rows.matching(columns, tested, self._passes)
+
+    def _passes(self, batch: pa.RecordBatch) -> np.ndarray:
+        passes = _scan(pa.Table.from_batches([batch]), {"passes": self.filter})["passes"]
+        return passes.combine_chunks().fill_null(False).to_numpy(zero_copy_only=False)
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows in batches."""
@@ -104,6 +132,18 @@ class Scan:
     def count_rows(self) -> int:
         """Return the number of rows that pass the filter."""
         return sum(batch.num_rows for batch in self.to_reader())
+
+
+def _scan(
+    rows: pa.Table, columns: Sequence[str] | dict[str, ds.Expression], filter: ds.Expression | None = None
+) -> pa.Table:
+    columns = columns if isinstance(columns, dict) else list(columns)
+    return ds.dataset(rows).to_table(columns=columns, filter=filter, use_threads=False)
+
+
+def _is_in(name: str, wanted: Iterable[str | ds.Expression]) -> bool:
+    """Whether a column is one of those, or may be in an expression, of which only the text tells."""
+    return any(name == some if isinstance(some, str) else name in str(some) for some in wanted)
 
 
 def _refuse(self: object, *_: Any, **__: Any) -> NoReturn:

@@ -15,6 +15,7 @@ import numpy as np
 from fastgan.errors import UserError
 from fastgan.sampler import whole
 from fastgan.virtual.access import check_token
+from fastgan.virtual.pushdown import ComputedDataset
 from fastgan.virtual.request import Request
 from fastgan.virtual.source import need
 from fastgan.virtual.table import VirtualTable
@@ -103,6 +104,8 @@ class RemoteTable(VirtualTable):
             **vars(self._request) | {"first": self._first, "rows": self._rows, "columns": names}
         )
         return pa.RecordBatchReader.from_batches(schema, self._server.rows(request))
+
+    matching = ComputedDataset.matching  # here, no column is for nothing
 
     def take(self, indices: Sequence[int] | np.ndarray, **options: Any) -> pa.Table:
         """Return rows of this table in any order; what is read is the range from the first to the last."""

@@ -13,7 +13,7 @@ from fastgan.sampler import whole
 from fastgan.threads import usable_cpus
 from fastgan.trained import TrainedGenerator
 from fastgan.virtual.columns import Reader, columns_of
-from fastgan.virtual.pushdown import ComputedDataset
+from fastgan.virtual.pushdown import ComputedDataset, Keep
 from fastgan.virtual.source import MOST_ROWS, generator_of, label_of, need
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class VirtualTable(ComputedDataset):
 
     It has the Arrow PyCapsule interface, with a new stream for each scan, and is a
     ``pyarrow.dataset.Dataset``: pyarrow, polars, pandas and DuckDB (by the name of the variable in the query)
-    read it. DuckDB and :meth:`lazy` compute only the columns that a query reads. ``table[10:20]`` is the
-    table of those rows, ``table.select([...])`` of those columns.
+    read it. DuckDB and :meth:`lazy` compute only the columns that a query reads, and make only the rows that
+    a condition on ``row`` and ``label`` leaves. ``table[10:20]`` is the table of those rows,
+    ``table.select([...])`` of those columns.
 
     Args:
         file: a generator file, or a generator in memory.
@@ -99,6 +100,11 @@ class VirtualTable(ComputedDataset):
         return self._rows
 
     @property
+    def numbers(self) -> range:
+        """Numbers of the rows."""
+        return range(self._first, self._first + self._rows)
+
+    @property
     def column_names(self) -> list[str]:
         """Names of the columns."""
         return list(self._columns)
@@ -139,10 +145,27 @@ class VirtualTable(ComputedDataset):
         reader = self._reader(tuple(self._columns if columns is None else columns))
         return pa.RecordBatchReader.from_batches(reader.schema, self._read(reader))
 
+    def matching(self, columns: Sequence[str], tested: Sequence[str], keep: Keep) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the rows that ``keep`` wants, which is given batches of others.
+
+        Where it goes by numbers and labels alone, which take no time, the generator makes only those rows.
+        """
+        reader, test = self._reader(tuple(columns)), self._reader(tuple(tested))
+        if test.has_values or not reader.has_values:
+            yield from super().matching(columns, tested, keep)
+            return
+        step = _batch_rows(reader.schema)
+        for numbers in self._parts(test):
+            kept = numbers.start + np.flatnonzero(keep(test.batch(numbers)))
+            for i in range(0, len(kept), step):
+                yield reader.batch(kept[i : i + step])
+
     def _read(self, reader: Reader) -> Iterator[pa.RecordBatch]:
-        step, end = _batch_rows(reader.schema), self._first + self._rows
-        for start in range(self._first, end, step):
-            yield reader.batch(range(start, min(start + step, end)))
+        return map(reader.batch, self._parts(reader))
+
+    def _parts(self, reader: Reader) -> Iterator[range]:
+        step, numbers = _batch_rows(reader.schema), self.numbers
+        return (numbers[i : i + step] for i in range(0, len(numbers), step))
 
     def _reader(self, columns: tuple[str, ...]) -> Reader:
         if columns not in self._readers:

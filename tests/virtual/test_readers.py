@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from helpers.programs import run_program
 
@@ -63,6 +64,26 @@ def test_duckdb_scans_again_joins_with_itself_and_stops_early(features, connecti
     del read[:]
     assert len(connection.sql("select * from endless limit 10").fetchall()) == 10
     assert endless.num_rows > sum(count for _, count in read) > 0
+
+
+def test_duckdb_makes_only_the_rows_that_pass_a_filter_of_numbers_and_labels(labelled, connection, read):
+    images = VirtualTable(labelled, 5000)
+    whole = images.to_table()
+    del read[:]
+    got = connection.sql("select label, image from images where label = 30").to_arrow_table()
+    assert got["image"].to_pylist() == whole.filter(pc.field("label") == 30)["image"].to_pylist()
+    assert sum(count for names, count in read if "image" in names) == len(got) < 4000
+    endless = VirtualTable(labelled, 2**60)  # noqa: F841
+    del read[:]
+    which = "row = 7 or row = 123456789012345 or row between 576460752303423488 and 576460752303423488"
+    got = connection.sql(f"select row, image from endless where {which} order by row").fetchall()
+    assert [row for row, _ in got] == [7, 123456789012345, 2**59]
+    assert list(got[0][1]) == whole["image"][7].as_py()
+    assert sum(count for names, count in read if "image" in names) == 3
+    assert sum(count for _, count in read) < 1000
+    del read[:]
+    assert connection.sql("select count(*) from endless where row < 5 and row > 7").fetchall() == [(0,)]
+    assert not read
 
 
 def test_a_program_ends_after_queries_that_stopped_early(path):
@@ -155,6 +176,10 @@ def test_polars_pushes_down_columns_predicates_and_limits(labelled, features, re
     del read[:]
     assert images.head(10).collect().equals(frame.head(10))
     assert sum(count for _, count in read) == 10
+    del read[:]
+    got = images.filter((pl.col("label") == 30) & (pl.col("row") > 40_000)).collect()
+    assert got.equals(frame.filter((pl.col("label") == 30) & (pl.col("row") > 40_000)))
+    assert sum(count for names, count in read if "image" in names) == len(got) < 10_000
     plain = VirtualTable(features, 50_000).lazy()
     del read[:]
     total = plain.select(pl.col("x3").sum()).collect(engine="streaming").item()

@@ -158,6 +158,11 @@ def test_queries_ask_for_what_they_read(server, tables):
     assert duckdb.sql("select max(row), count(x3) from numbers").fetchall() == [(29_999, 30_000)]
     assert [line["columns"] for line in server.lines()[before:] if line["method"] == "get"] == [["row", "x3"]]
     endless = connect(server.uri, table="numbers")  # noqa: F841
+    before = len(server.lines())
+    found = duckdb.sql("select row, x3 from endless where row = 123456789 or row = 7 order by row").fetchall()
+    assert found == [(n, tables["numbers"][n : n + 1].to_table()["x3"][0].as_py()) for n in (7, 123456789)]
+    asked = [line for line in server.lines()[before:] if line["method"] == "get"]
+    assert sum(line["rows"] for line in asked) <= 512
     assert len(duckdb.sql("select * from endless limit 3").fetchall()) == 3
     with pytest.raises(UserError, match="pickle"):
         pickle.dumps(numbers)
