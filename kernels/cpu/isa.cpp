@@ -28,19 +28,16 @@ static void product(const Product& p, Rows r, const Epilogue& epilogue) {
 }
 
 template <int ACT>
-static void dense_as(const Product& p, Rows r, const float* bias, float slope) {
-  if (p.c.by_row)
-    product<true>(p, r, Activate<ACT, true>(bias, p.c.p, p.c.panel, slope));
-  else
-    product<false>(p, r, Activate<ACT, false>(bias, p.c.p, p.c.panel, slope));
+static void head(const Product& p, Rows r, const float* bias) {
+  product<true>(p, r, Activate<ACT, true>(bias, p.c.p, p.c.panel, 0));
 }
 
 static void dense(const Product& p, Rows r, const float* bias, int activation, float slope) {
+  if (!p.c.by_row) return product<false>(p, r, Activate<fastgan::kLeakyRelu, false>(bias, p.c.p, p.c.panel, slope));
   switch (activation) {
-    case fastgan::kLeakyRelu: return dense_as<fastgan::kLeakyRelu>(p, r, bias, slope);
-    case fastgan::kSigmoid: return dense_as<fastgan::kSigmoid>(p, r, bias, slope);
-    case fastgan::kTanh: return dense_as<fastgan::kTanh>(p, r, bias, slope);
-    default: return dense_as<fastgan::kLinear>(p, r, bias, slope);
+    case fastgan::kSigmoid: return head<fastgan::kSigmoid>(p, r, bias);
+    case fastgan::kTanh: return head<fastgan::kTanh>(p, r, bias);
+    default: return head<fastgan::kLinear>(p, r, bias);
   }
 }
 

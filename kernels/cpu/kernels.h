@@ -78,7 +78,7 @@ struct Kernels {
   const char* name;
   int width;  // floats in a vector
 
-  // C = activation(A W + bias)
+  // C = activation(A W + bias): LeakyReLU where C's lanes run along columns, as hidden activations' do, else another.
   void (*dense)(const Product&, Rows, const float* bias, int activation, float slope);
   // C = (A W) * (H > 0 ? 1 : slope)
   void (*masked)(const Product&, Rows, Panels h, float slope);

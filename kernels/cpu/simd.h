@@ -24,16 +24,17 @@
 
 namespace FASTGAN_NS {
 
-// VW: floats in a vector. MR: rows of the largest GEMM tile, chosen so that its accumulators fill the register
-// file: MR * 16 / VW accumulators, 16 / VW vectors of B and one broadcast.
+// VW: floats in a vector. MR, NP: rows and panels of the largest GEMM tile, chosen so that its accumulators fill the
+// register file: MR * NP * 16 / VW accumulators, NP * 16 / VW vectors of B and one broadcast. A broadcast serves
+// NP * 16 / VW multiply-adds: with one only, loads are the limit.
 #if defined(__AVX512F__)
-constexpr int VW = 16, MR = 12;
+constexpr int VW = 16, MR = 14, NP = 2;
 #elif defined(__AVX2__)
-constexpr int VW = 8, MR = 6;
+constexpr int VW = 8, MR = 6, NP = 1;
 #elif defined(__aarch64__)
-constexpr int VW = 4, MR = 6;
+constexpr int VW = 4, MR = 6, NP = 1;
 #else
-constexpr int VW = 4, MR = 2;
+constexpr int VW = 4, MR = 2, NP = 1;
 #endif
 constexpr int PW = 16;       // columns of a panel, on every instruction set
 constexpr int NV = PW / VW;  // vectors in one row of a panel
