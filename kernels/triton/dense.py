@@ -221,34 +221,8 @@ def linear_leaky_relu_fwd(
     if bias is not None:
         check("bias", bias, (outputs,), x)
     check("y", y, (batch, outputs), x)
-    check_sizes(B=batch, I=inputs, O=outputs)
-    check_device(x)
-    precision = dot_precision(x, precision)
-    if y.numel() == 0:
-        return
-    tile, offset = tile_for(x.dtype, precision, batch, outputs), offset_dtype(x, weight, bias, y)
-    with torch.cuda.device_of(x):
-        _linear_leaky_relu_fwd_kernel[tile.grid(batch, outputs)](
-            x,
-            weight,
-            bias,
-            y,
-            batch,
-            inputs,
-            outputs,
-            *x.stride(),
-            *weight.stride(),
-            bias.stride(0) if bias is not None else 0,
-            *y.stride(),
-            float(slope),
-            RELU=slope == 0,
-            PRECISION=precision,
-            OFFSET=offset,
-            BLOCK_B=tile.m,
-            BLOCK_O=tile.n,
-            BLOCK_I=tile.k,
-            **tile.options,
-        )
+    tensors, sizes = (x, weight, bias, y), (batch, inputs, outputs)
+    _launch(_linear_leaky_relu_fwd_kernel, tensors, sizes, slope, precision, "BOI", (batch, outputs))
 
 
 def linear_leaky_relu_bwd_input(
@@ -272,34 +246,8 @@ def linear_leaky_relu_bwd_input(
     check("y", y, (batch, outputs), dy, same_dtype=True)
     check("weight", weight, (outputs, inputs), dy, same_dtype=True)
     check("dx", dx, (batch, inputs), dy)
-    check_sizes(B=batch, I=inputs, O=outputs)
-    check_device(dy)
-    precision = dot_precision(dy, precision)
-    if dx.numel() == 0:
-        return
-    tile, offset = tile_for(dy.dtype, precision, batch, inputs), offset_dtype(dy, y, weight, dx)
-    with torch.cuda.device_of(dy):
-        _linear_leaky_relu_bwd_input_kernel[tile.grid(batch, inputs)](
-            dy,
-            y,
-            weight,
-            dx,
-            batch,
-            inputs,
-            outputs,
-            *dy.stride(),
-            *y.stride(),
-            *weight.stride(),
-            *dx.stride(),
-            float(slope),
-            RELU=slope == 0,
-            PRECISION=precision,
-            OFFSET=offset,
-            BLOCK_B=tile.m,
-            BLOCK_I=tile.n,
-            BLOCK_O=tile.k,
-            **tile.options,
-        )
+    tensors, sizes = (dy, y, weight, dx), (batch, inputs, outputs)
+    _launch(_linear_leaky_relu_bwd_input_kernel, tensors, sizes, slope, precision, "BIO", (batch, inputs))
 
 
 def linear_leaky_relu_bwd_weight(
@@ -332,36 +280,49 @@ def linear_leaky_relu_bwd_weight(
     check("dweight", dweight, (outputs, inputs), dy)
     if dbias is not None:
         check("dbias", dbias, (outputs,), dy)
-    check_sizes(B=batch, I=inputs, O=outputs)
-    check_device(dy)
-    precision = dot_precision(dy, precision)
-    if outputs == 0 or (inputs == 0 and dbias is None):
+    tensors, sizes = (dy, y, x, dweight, dbias), (batch, inputs, outputs)
+    columns = inputs if dbias is None else max(inputs, 1)  # with no inputs, one is still needed for the bias
+    _launch(_linear_leaky_relu_bwd_weight_kernel, tensors, sizes, slope, precision, "OIB", (outputs, columns))
+
+
+def _launch(
+    kernel: triton.JITFunction,
+    tensors: tuple[Tensor | None, ...],
+    sizes: tuple[int, int, int],
+    slope: float,
+    precision: str,
+    order: str,
+    shape: tuple[int, int],
+) -> None:
+    """Launch a kernel on matrices and vectors, in the order of its pointers.
+
+    Args:
+        kernel: one of the above.
+        tensors: checked; the first one's dtype is that of the products.
+        sizes: B, I, O.
+        slope: as of the launchers.
+        precision: likewise.
+        order: of the sizes in the product: rows and columns of its result, then what is summed over.
+        shape: of the result; where it is empty, nothing is launched.
+    """
+    operand = tensors[0]
+    check_sizes(**dict(zip("BIO", sizes, strict=True)))
+    check_device(operand)
+    precision = dot_precision(operand, precision)
+    if 0 in shape:
         return
-    # With no inputs, one column of programs is still needed for the bias.
-    columns = max(inputs, 1)
-    tile = tile_for(dy.dtype, precision, outputs, columns)
-    offset = offset_dtype(dy, y, x, dweight, dbias)
-    with torch.cuda.device_of(dy):
-        _linear_leaky_relu_bwd_weight_kernel[tile.grid(outputs, columns)](
-            dy,
-            y,
-            x,
-            dweight,
-            dbias,
-            batch,
-            inputs,
-            outputs,
-            *dy.stride(),
-            *y.stride(),
-            *x.stride(),
-            *dweight.stride(),
-            dbias.stride(0) if dbias is not None else 0,
+    tile, offset = tile_for(operand.dtype, precision, *shape), offset_dtype(*tensors)
+    strides = [stride for t in tensors for stride in ((0,) if t is None else t.stride())]
+    blocks = {f"BLOCK_{name}": size for name, size in zip(order, (tile.m, tile.n, tile.k), strict=True)}
+    with torch.cuda.device_of(operand):
+        kernel[tile.grid(*shape)](
+            *tensors,
+            *sizes,
+            *strides,
             float(slope),
             RELU=slope == 0,
             PRECISION=precision,
             OFFSET=offset,
-            BLOCK_O=tile.m,
-            BLOCK_I=tile.n,
-            BLOCK_B=tile.k,
+            **blocks,
             **tile.options,
         )

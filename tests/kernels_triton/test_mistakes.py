@@ -83,7 +83,7 @@ def test_dense_with_32_bit_offsets_only(case):
     from helpers.mutants import mutant
     from test_sanitizer import dense_findings, wide_case
 
-    narrow = mutant(dense, "OFFSET=offset", "OFFSET=tl.int32", 3)
+    narrow = mutant(dense, "OFFSET=offset", "OFFSET=tl.int32")
     case = wide_case(*case)
     assert dense_findings(narrow, case, case.outputs())
 
