@@ -131,11 +131,11 @@ class Others:
 
 def _living_children() -> float:
     """Return the processor seconds of child processes that run still, such as a server (Linux)."""
-    ticks = 0
-    for path in Path("/proc/self/task").glob("*/children"):
-        for pid in path.read_text().split():
-            with contextlib.suppress(OSError):  # it has just ended
-                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks, parent = 0, str(os.getpid())
+    for path in Path("/proc").glob("[0-9]*/stat"):  # not every kernel has /proc/self/task/*/children
+        with contextlib.suppress(OSError):  # it has just ended
+            stat = path.read_text().rpartition(")")[2].split()
+            if stat[1] == parent:
                 ticks += int(stat[11]) + int(stat[12])  # user, system
     return ticks / os.sysconf("SC_CLK_TCK")
 

@@ -26,6 +26,9 @@ def readme(lines: list[Line], folder: Path) -> str:
         parts.append("![Scaling over threads](docs/bench/threads.png)")
     if of["dense"]:
         parts += [_ops(of["dense"]), "![Ops against plain PyTorch](docs/bench/ops.png)"]
+    virtual = [line for line in lines if line["suite"] in ("virtual", "serve")]
+    if virtual:
+        parts.append(_virtual(virtual))
     machine = f"bench/results/{folder.name}"
     link = f"[`{machine}`]({machine}/README.md)"
     parts.append(f"All tables of this machine, start-up, noise and data included: {link}.")
@@ -85,6 +88,11 @@ def _peers(lines: list[Line]) -> str:
 def _held(lines: list[Line]) -> str:
     command = "pytest bench/bench_step.py bench/bench_generate.py --benchmark-only"
     return f"What else the step is held against: `{command}`\n\n" + _ratios(lines, targets_only=True)
+
+
+def _virtual(lines: list[Line]) -> str:
+    command = "pytest bench/bench_virtual.py bench/bench_serve.py --benchmark-only"
+    return f"Virtual data: `{command}`\n\n" + _ratios(lines, targets_only=True)
 
 
 def _ops(lines: list[Line]) -> str:

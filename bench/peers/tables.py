@@ -8,29 +8,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-import fastgan
-from bench.cases import Rows
+from bench.peers.virtual import Columns, Images
 from fastgan import generator_file
-from fastgan.state import State
-from fastgan.trained import Provenance, TrainedGenerator
 from fastgan.virtual import VirtualTable, connect
 
-SEED = 0
-_ROWS_PER_CALL = 20_000
+_BYTES_PER_SCAN = 2**26
 
 
 class Here:
     """``VirtualTable`` in this process."""
 
-    def __init__(self, case: Rows) -> None:
-        average = State.initial(case.spec, SEED).part("ema")
-        origin = Provenance(fastgan.__version__, 0, {}, case.data.name, len(case.data), "")
-        self.generator = TrainedGenerator.of_state(
-            case.spec, case.data.schema, (1,) * case.spec.classes, SEED, average, origin
-        )
+    def __init__(self, case: Images | Columns) -> None:
+        self.generator, self.rows = case.generator, int(_BYTES_PER_SCAN / case.work.bytes)
         self.table = self.of(case)
 
-    def of(self, case: Rows) -> VirtualTable:
+    def of(self, case: Images | Columns) -> VirtualTable:
         """Return the table."""
         return VirtualTable(self.generator, 2**40, threads=case.threads)
 
@@ -38,18 +30,17 @@ class Here:
         """Nothing is kept between two scans."""
 
     def run(self, units: int) -> int:
-        calls = -(-units // _ROWS_PER_CALL)
-        for i in range(calls):
-            part = self.table[i * _ROWS_PER_CALL : (i + 1) * _ROWS_PER_CALL]
-            for _ in part.batches():
+        scans = -(-units // self.rows)
+        for i in range(scans):
+            for _ in self.table[i * self.rows : (i + 1) * self.rows].batches():
                 pass
-        return calls * _ROWS_PER_CALL
+        return scans * self.rows
 
 
 class Flight(Here):
     """``fastgan.serve`` on loopback, in a process of its own on the same processors, and ``connect``."""
 
-    def of(self, case: Rows) -> VirtualTable:
+    def of(self, case: Images | Columns) -> VirtualTable:
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name, "table.safetensors")
         generator_file.save(path, self.generator)

@@ -7,7 +7,10 @@ import contextlib
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +70,17 @@ def test_others_are_seen():
     sum(range(2_000_000))
     found = others.taken()
     assert found["room"] > 0 and found["others"] < found["room"] + 0.05
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="children that run are seen on Linux only")
+def test_the_time_of_a_child_that_runs_is_seen():
+    before = machine.Others._now()[2]
+    code = "print(sum(range(30_000_000)), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as child:
+        child.stdout.readline()
+        during = machine.Others._now()[2]
+        child.communicate(b"\n")
+    assert during - before > 0.1
 
 
 # ---- groups

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from bench.cases import Rows
+import pytest
+
 from bench.peers.tables import Flight, Here
+from bench.peers.virtual import Columns, Images
 
 
-def test_both_read_the_same_rows():
-    case = Rows(threads=1, features=9, hidden=8)
+@pytest.mark.parametrize("kind", [Images, Columns])
+def test_both_read_the_same_rows(kind):
+    case = kind(threads=1)
     here, there = Here(case), Flight(case)
     assert there.table.schema == here.table.schema
     assert there.table[70_000:70_100].to_table().equals(here.table[70_000:70_100].to_table())
-    assert there.run(1) == here.run(1) == 20_000
+    assert there.run(1) == here.run(1) == here.rows
     there.server.kill()
     there.server.communicate()
     there.folder.cleanup()

@@ -54,5 +54,6 @@ def lines() -> list[dict[str, Any]]:
         figure = dict(layer="3 -> 4", backward=backward, dtype="float32", batches=list(BATCHES))
         rows = [row(f"plain / fastgan, batch {b}", 1.0 + 0.1 * i) for i, b in enumerate(BATCHES)]
         out.append(line("ops", "dense", f"dense {backward}", figure=figure, rows=rows))
+    out.append(line("serve", "serve", "images", rows=[row("Flight / here", 0.9, 0.8), row("untold", 1.0)]))
     gone = dict(missing={"JAX": "not installed"}, contenders=[contender("fastgan, native", 1e-9)])
     return [*out, line("noise", "noise", "normals", **gone)]
