@@ -29,7 +29,9 @@ def native() -> ModuleType:
         raise UserError(
             "FASTGAN_ISA",
             f"'{os.environ.get('FASTGAN_ISA')}'",
-            "one of " + ", ".join(_native.isas()),
+            "one of "
+            + ", ".join(_native.isas())
+            + (f" (not {_native.refused()})" if _native.refused() else ""),
             "Unset it for the best one.",
         ) from error
     return _native
@@ -39,4 +41,7 @@ def describe() -> str:
     """Return one line on the native module: instruction set in use and the others that would run here."""
     module = native()
     others = [isa for isa in module.isas() if isa != module.isa()]
-    return f"native C++, {module.isa()}" + (f" (also: {', '.join(others)})" if others else "")
+    notes = [f"also: {', '.join(others)}"] * bool(others) + [f"not {module.refused()}"] * bool(
+        module.refused()
+    )
+    return f"native C++, {module.isa()}" + (f" ({'; '.join(notes)})" if notes else "")

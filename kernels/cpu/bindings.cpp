@@ -27,6 +27,7 @@ NB_MODULE(_native, m) {
   m.def("isas", &fastgan::usable_isas, "Instruction sets usable here, best first.");
   m.def("isa", [] { return std::string(fastgan::choose_kernels().name); }, "The one in use (FASTGAN_ISA).");
   m.def("maker", &fastgan::maker, "Who made the processor: amd, intel or other.");
+  m.def("refused", &fastgan::refused_isa, "One that the processor has and the system refuses, and why; or ''.");
 
   m.def("words", [](uint64_t seed, uint32_t stream, nb::object rows, const Out<uint32_t>& out) {
     want(out.ndim() == 2, "out: a matrix");

@@ -13,6 +13,9 @@ std::vector<std::string> usable_isas();
 // Who made this processor: "amd", "intel" or "other". It tells which code other libraries run on it.
 const char* maker();
 
+// An instruction set that the processor has and the system refuses this process, and why: "amx: ..."; or nothing.
+std::string refused_isa();
+
 // Throws std::invalid_argument, naming what would be accepted, if FASTGAN_ISA asks for one that is not usable.
 const Kernels& choose_kernels();
 

@@ -15,15 +15,15 @@ static void product(const Product& p, Rows r, const Epilogue& epilogue) {
   if constexpr (BY_ROW) {
     const Operands o{p.K, p.w, p.w_panel, p.a.p, p.a.panel, p.c.p, p.c.panel};
     for (int begin = r.begin;; begin += r.second) {
-      gemm<Left::LanesAlongK>(o, 0, p.N, 0, begin / PW, panels(begin + r.end - r.begin), epilogue);
+      multiply<Left::LanesAlongK>(o, 0, p.N, 0, begin / PW, panels(begin + r.end - r.begin), epilogue);
       if (begin != r.begin || !r.second) return;
     }
   } else {
     const Operands o{p.K, p.a.p, p.a.panel, p.w, p.w_panel, p.c.p, p.c.panel};
     if (p.a.by_row)
-      gemm<Left::LanesAlongM>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
+      multiply<Left::LanesAlongM>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
     else
-      gemm<Left::LanesAlongK>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
+      multiply<Left::LanesAlongK>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
   }
 }
 
@@ -63,9 +63,9 @@ static void weight_update_as(const Operands& o, bool by_row, int m0, int m1, int
                              const Adam& adam) {
   const Update<AVERAGE> update(p, adam);
   if (by_row)
-    gemm<Left::LanesAlongK>(o, m0, m1, 0, 0, panels(N), update);
+    multiply<Left::LanesAlongK>(o, m0, m1, 0, 0, panels(N), update);
   else
-    gemm<Left::LanesAlongM>(o, m0, m1, 0, 0, panels(N), update);
+    multiply<Left::LanesAlongM>(o, m0, m1, 0, 0, panels(N), update);
 }
 
 static void weight_update(Panels a, Panels b, int K, int m0, int m1, int N, const Weights& p, Panels transposed,

@@ -21,7 +21,9 @@ def _words(pattern: str) -> list[list[str]]:
 (_OPTIONS,) = _words(r"target_compile_options\(fastgan_options INTERFACE (-Wall .+)\)")
 FLAGS = ["-std=c++20", "-Werror", *_OPTIONS]
 (_SOURCES,) = _words(r"add_library\(fastgan_core STATIC (.+)\)")
-_ISA_FLAGS = {isa: flags.split() for isa, flags in re.findall(r"set\(flags_(\w+) (.+)\)", _CMAKE)}
+_ISA_FLAGS: dict[str, list[str]] = {}
+for _isa, _flags in re.findall(r"set\(flags_(\w+) (.+)\)", _CMAKE):  # ${flags_x}: those of x, above it
+    _ISA_FLAGS[_isa] = re.sub(r"\$\{flags_(\w+)\}", lambda m: " ".join(_ISA_FLAGS[m[1]]), _flags).split()
 _X86, _ARM, _OTHER = _words(r"set\(isas (.+)\)")
 _HERE = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
 
