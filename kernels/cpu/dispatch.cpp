@@ -62,8 +62,8 @@ const std::string& tiles_refused() {
 std::vector<const Kernels*> usable() {
 #if defined(__x86_64__)
   std::vector<const Kernels*> found;
-  if (has_avx512()) found.push_back(&avx512::kernels);
   if (has_avx512() && has_tiles() && tiles_refused().empty()) found.push_back(&amx::kernels);
+  if (has_avx512()) found.push_back(&avx512::kernels);
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::kernels);
   found.push_back(&baseline::kernels);
   return found;

@@ -13,8 +13,8 @@ namespace fastgan {
 namespace {
 
 // Panels of rows that a thread takes through a network at once, at most, so that their activations stay in its
-// second-level cache.
-constexpr int kChunk = 4;
+// second-level cache; and where work is shared evenly.
+constexpr int kChunk = 4, kEvenChunk = 16;
 constexpr auto kPollEvery = std::chrono::milliseconds(20);
 
 Adam adam_of(const Spec& spec, double lr, double average, uint64_t update) {
@@ -95,12 +95,16 @@ void Engine::claim(int thread, Phase phase, int units, End end_of, Work work) {
   }
 }
 
+// On tiles, each stretch of work splits its weights anew: then threads get one even share each, whoever is late.
+bool Engine::even() const { return kernels.tiles_from && plan.spec.batch >= kernels.tiles_from; }
+
 // Threads take whole panels of 16 rows.
 void Engine::run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update) {
   const int panels = plan.padded_batch / kPanel, threads = pool_.size();
   const auto end_of = [&](int begin) {
-    const int left = panels - begin, share = threads > 1 ? (left + 2 * threads - 1) / (2 * threads) : left;
-    return begin + std::min(share, kChunk);
+    const int left = panels - begin;
+    const int share = even() ? (panels + threads - 1) / threads : (left + 2 * threads - 1) / (2 * threads);
+    return begin + std::min({left, threads > 1 ? share : left, even() ? kEvenChunk : kChunk});
   };
   claim(thread, kRows, panels, end_of, [&](int begin, int end) {
     const Rows rows{begin * kPanel, std::min(end * kPanel, plan.spec.batch)};
@@ -194,7 +198,7 @@ void Engine::gather(const RowOp& op, Rows rows, uint64_t update) {
 }
 
 void Engine::run_weights(int thread, const WeightPhase& phase, const Adam& adam) {
-  const auto end_of = [&](int begin) { return phase.stretch(begin, pool_.size()); };
+  const auto end_of = [&](int begin) { return phase.stretch(begin, pool_.size(), even()); };
   claim(thread, kWeights, phase.units(), end_of, [&](int begin, int end) {
     for (size_t o = 0; o < phase.ops.size(); o++) {
       const int first = phase.first_unit[o];

@@ -55,6 +55,7 @@ class Engine {
   enum Phase { kRows, kWeights };
   template <class End, class Work>
   void claim(int thread, Phase phase, int units, End end_of, Work work);
+  bool even() const;
   void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
   void run_row_op(const RowOp& op, Rows rows, uint64_t update);
   template <class F>

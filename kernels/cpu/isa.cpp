@@ -9,21 +9,23 @@ namespace FASTGAN_NS {
 
 using fastgan::Product;
 
+
 // The product's two forms as a GEMM. Batch rows are m where C's lanes run along columns, else n.
 template <bool BY_ROW, class Epilogue>
 static void product(const Product& p, Rows r, const Epilogue& epilogue) {
+  const bool tiles = on_tiles(p.batch, p.K);
   if constexpr (BY_ROW) {
     const Operands o{p.K, p.w, p.w_panel, p.a.p, p.a.panel, p.c.p, p.c.panel};
     for (int begin = r.begin;; begin += r.second) {
-      multiply<Left::LanesAlongK>(o, 0, p.N, 0, begin / PW, panels(begin + r.end - r.begin), epilogue);
+      multiply<Left::LanesAlongK>(tiles, o, 0, p.N, 0, begin / PW, panels(begin + r.end - r.begin), epilogue);
       if (begin != r.begin || !r.second) return;
     }
   } else {
     const Operands o{p.K, p.a.p, p.a.panel, p.w, p.w_panel, p.c.p, p.c.panel};
     if (p.a.by_row)
-      multiply<Left::LanesAlongM>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
+      multiply<Left::LanesAlongM>(tiles, o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
     else
-      multiply<Left::LanesAlongK>(o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
+      multiply<Left::LanesAlongK>(tiles, o, r.begin, r.end, r.second, 0, panels(p.N), epilogue);
   }
 }
 
@@ -62,17 +64,19 @@ template <bool AVERAGE>
 static void weight_update_as(const Operands& o, bool by_row, int m0, int m1, int N, const Weights& p,
                              const Adam& adam) {
   const Update<AVERAGE> update(p, adam);
+  const bool tiles = on_tiles(o.K / 2, o.K);  // with Adam beside them, few rows are even less worth it
   if (by_row)
-    multiply<Left::LanesAlongK>(o, m0, m1, 0, 0, panels(N), update);
+    multiply<Left::LanesAlongK>(tiles, o, m0, m1, 0, 0, panels(N), update);
   else
-    multiply<Left::LanesAlongM>(o, m0, m1, 0, 0, panels(N), update);
+    multiply<Left::LanesAlongM>(tiles, o, m0, m1, 0, 0, panels(N), update);
 }
 
 static void weight_update(Panels a, Panels b, int K, int m0, int m1, int N, const Weights& p, Panels transposed,
                           const Adam& adam, float* scratch) {
-  constexpr long scratch_panel = fastgan::kUpdateRows * PW;
-  for (int m = m0; m < m1; m += fastgan::kUpdateRows) {
-    const int end = m1 - m < fastgan::kUpdateRows ? m1 : m + fastgan::kUpdateRows;
+  constexpr int together = TILES_FROM ? fastgan::kUpdateRows : 96;  // tiles: B is split again for each of these
+  constexpr long scratch_panel = together * PW;
+  for (int m = m0; m < m1; m += together) {
+    const int end = m1 - m < together ? m1 : m + together;
     const Operands o{K, a.p, a.panel, b.p, b.panel, scratch - (long)m * PW, scratch_panel};
     if (p.average)
       weight_update_as<true>(o, a.by_row, m, end, N, p, adam);
@@ -96,7 +100,7 @@ static const fastgan::OpKernels op_kernels = {
 };
 
 extern const fastgan::Kernels kernels = {
-    FASTGAN_NAME(FASTGAN_NS), VW,
+    FASTGAN_NAME(FASTGAN_NS), VW, TILES_FROM,
     dense, masked, head_gradient,
     weight_update, bias_update, vector_update, scalar_update,
     logits, logit_gradient, d_loss, g_loss, penalty, turn,

@@ -24,12 +24,14 @@ enum Loss { kRpgan, kBce, kMinimax };
 
 // C [rows, N] = A [rows, K] times W. With C's lanes along columns, W is [N/16][K][16] and A any; with C's lanes along
 // rows, A's are too and W is [K/16][N][16].
+constexpr int kAnyBatch = 1 << 30;  // of rows whose bits must not depend on how many are computed with them
 struct Product {
   Panels a;
   const float* w;
   long w_panel;
   Panels c;
   int K, N;
+  int batch;  // rows of the whole product, whoever computes them: on what they are computed depends on it
 };
 
 // Rows [begin, end) of a batch, begin a multiple of 16, and the same number of rows from begin + second on unless
@@ -72,11 +74,12 @@ struct LossRows {
   float* row_loss;           // likewise
 };
 
-constexpr int kUpdateRows = 96;  // rows of a weight that are updated together
+constexpr int kUpdateRows = 384;  // rows of a weight that are updated together, at most
 
 struct Kernels {
   const char* name;
   int width;  // floats in a vector
+  int tiles_from;  // rows of a batch whose products run on tiles, at least; 0: there are none
 
   // C = activation(A W + bias): LeakyReLU where C's lanes run along columns, as hidden activations' do, else another.
   void (*dense)(const Product&, Rows, const float* bias, int activation, float slope);

@@ -130,7 +130,7 @@ template <Left A, Finish F>
 static void product_as(const RowsProduct& p, int m0, int m1, int n0, int n1, float* partial) {
   const long height = m1 - m0;
   const Operands o{p.k, p.a, p.a_panel, p.b, p.b_panel, partial - n0 * height * PW - (long)m0 * PW, height * PW};
-  multiply<A>(o, m0, m1, 0, n0, n1, ToRows<F>(p));
+  multiply<A>(on_tiles(p.batch, p.k), o, m0, m1, 0, n0, n1, ToRows<F>(p));
 }
 
 static void rows_forward(const RowsProduct& p, int m0, int m1, int n0, int n1, float* partial) {

@@ -134,8 +134,8 @@ void dense_forward(RowMajor x, RowMajor weight, const float* bias, float slope, 
     const int m0 = (int)row * blocks.height, m1 = std::min(batch, m0 + blocks.height);
     kernels.pack(x, m0, m1, packed, x_panel);
     // Rows of the packed block count from 0.
-    const RowsProduct product{packed, x_panel,     w,     w_panel,           inputs,
-                              outputs, padded_bias, slope, y + m0 * (long)outputs, outputs};
+    const RowsProduct product{packed, x_panel,     w,     w_panel,                 inputs, outputs,
+                              batch,  padded_bias, slope, y + m0 * (long)outputs, outputs};
     const auto block = [&](int n0, int n1) { kernels.forward(product, 0, m1 - m0, n0, n1, packed + x_size); };
     if (few) {
       const int n0 = (int)(unit % blocks.across()) * blocks.width;
@@ -184,8 +184,8 @@ void dense_backward(RowMajor dy, RowMajor x, RowMajor weight, RowMajor y, float 
     });
     Blocks down = dx_blocks;
     down.rows = rows;
-    const RowsProduct of_x{g, panel, w, w_panel, outputs, inputs, nullptr, 0, dx + first * (long)inputs, inputs};
-    const RowsProduct of_w{g, panel, xs, panel, rows, inputs, nullptr, 0, dweight, inputs};
+    const RowsProduct of_x{g, panel, w, w_panel, outputs, inputs, batch, nullptr, 0, dx + first * (long)inputs, inputs};
+    const RowsProduct of_w{g, panel, xs, panel, rows, inputs, batch, nullptr, 0, dweight, inputs};
     const long x_units = dx ? down.down() : 0, w_units = dweight ? dw_blocks.down() : 0, b_units = dbias ? 1 : 0;
     for_units(threads, w_units + x_units + b_units, [&](long unit, int member) {
       float* own = partials + (size_t)member * partial;

@@ -21,6 +21,7 @@ struct RowsProduct {
   const float* b;
   long b_panel;
   int k, n;
+  int batch;  // rows of the whole product, of which this may be a part
   const float* bias;
   float slope;
   float* c;

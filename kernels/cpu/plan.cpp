@@ -88,6 +88,7 @@ Plan::Plan(const Spec& s, int threads) : spec(s), padded_batch(padded(s.batch)) 
 
 void Plan::number(const char* update, std::vector<RowOp>& rows, WeightPhase& weights) {
   for (RowOp& op : rows) {
+    op.product.batch = spec.batch;
     op.id = (int)names.size();
     names.push_back({update, name_of(op.kind), op.product.K, op.product.N});
   }
@@ -283,9 +284,9 @@ void Plan::build_weights(WeightPhase& phase, const std::vector<Layer>& layers, c
   phase.cost_before.insert(phase.cost_before.begin(), 0.0);
 }
 
-int WeightPhase::stretch(int unit, int threads) const {
-  const double left = cost_before.back() - cost_before[(size_t)unit];
-  const double share = cost_before[(size_t)unit] + left / (2 * threads);
+int WeightPhase::stretch(int unit, int threads, bool even) const {
+  const double before = cost_before[(size_t)unit], all = cost_before.back();
+  const double share = before + (even ? all / threads : (all - before) / (2 * threads));
   const auto end = std::lower_bound(cost_before.begin() + unit + 1, cost_before.end(), share);
   return (int)std::min<long>(end - cost_before.begin(), units());
 }

@@ -120,8 +120,9 @@ struct WeightPhase {
   std::vector<double> cost_before;  // of each unit, and the end: the cost of all units before it
 
   int units() const { return first_unit.back(); }
-  // Where a stretch from `unit` on ends that is a fair share of what is left for `threads` threads.
-  int stretch(int unit, int threads) const;
+  // Where a stretch from `unit` on ends: half of a fair share of what is left for `threads` threads, or, `even`, a fair
+  // share of all.
+  int stretch(int unit, int threads, bool even) const;
 };
 
 // What a profile says of an operation: the update that it belongs to, what it does, its layer's sizes.

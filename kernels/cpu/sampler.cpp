@@ -37,12 +37,12 @@ void Sampler::work(int thread, uint64_t seed, uint32_t stream, RowNumbers number
     for (size_t i = 0; i < b.hidden.size(); i++) {
       const Layer& layer = layers[i];
       const Product product{i ? b.hidden[i - 1] : b.input, layer.weight.w, layer.weight.panel, b.hidden[i],
-                            layer.inputs, layer.outputs};
+                            layer.inputs, layer.outputs, kAnyBatch};
       kernels.dense(product, rows, layer.bias.w, kLeakyRelu, spec.slope);
     }
     kernels.turn(b.hidden.back(), b.last, rows, spec.g_hidden.back());
     const Layer& head = layers.back();
-    kernels.dense({b.last, head.weight.w, head.weight.panel, b.output, head.inputs, head.outputs}, rows, head.bias.w,
+    kernels.dense({b.last, head.weight.w, head.weight.panel, b.output, head.inputs, head.outputs, kAnyBatch}, rows, head.bias.w,
                   spec.head, spec.slope);
     if (out_u8)
       kernels.rows_u8(b.output, rows, spec.features, scale, shift, out_u8 + at * spec.features);

@@ -11,14 +11,13 @@ from fastgan.ops.dense import linear_leaky_relu
 
 pytestmark = pytest.mark.skipif("amx" not in ISAS, reason="no tile unit, or the system gives it to nobody")
 
-SHAPES = [  # batch, inputs, outputs: one tile, tails in every direction, several blocks of k, many panels
-    (16, 64, 16),
-    (1, 65, 1),
-    (33, 95, 47),
-    (17, 784, 130),
-    (100, 129, 33),
-    (5, 2049, 50),
-    (40, 70, 1100),
+SHAPES = [  # batch, inputs, outputs: whole tiles, tails in every direction, several blocks of k, many panels
+    (128, 64, 64),
+    (129, 65, 67),
+    (133, 784, 130),
+    (175, 129, 95),
+    (140, 2049, 70),
+    (150, 70, 1100),
 ]
 
 
@@ -66,7 +65,7 @@ def test_errors_are_no_larger_than_those_of_vectors(monkeypatch, shape, positive
 
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
 def test_numbers_of_any_size(monkeypatch, scale):
-    x, weight = draw((20, 100), 1, False), draw((30, 100), 2, False)
+    x, weight = draw((130, 100), 1, False), draw((80, 100), 2, False)
     once = results(monkeypatch, "amx", x, weight)[0]
     power = 2.0 ** np.round(np.log2(scale))
     assert torch.equal(results(monkeypatch, "amx", x * power, weight)[0], once * power)
@@ -75,8 +74,8 @@ def test_numbers_of_any_size(monkeypatch, scale):
 @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan"), 3.4e38])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_what_is_not_finite_is_as_on_vectors(monkeypatch, bad, sign):
-    x, weight = draw((20, 100), 1, False), sign * draw((30, 100), 2, True)
-    x[3, 70], x[19, 99], weight[29, 5] = bad, bad, bad
+    x, weight = draw((130, 100), 1, False), sign * draw((80, 100), 2, True)
+    x[3, 70], x[129, 99], weight[79, 5] = bad, bad, bad
     x[5, 5] = 0.0  # times infinity
     for tiles, vectors in zip(
         results(monkeypatch, "amx", x, weight), results(monkeypatch, "avx512", x, weight), strict=True
@@ -84,4 +83,4 @@ def test_what_is_not_finite_is_as_on_vectors(monkeypatch, bad, sign):
         assert torch.equal(tiles.isnan(), vectors.isnan())
         assert torch.equal(tiles[vectors.isinf()], vectors[vectors.isinf()])
         assert torch.equal(tiles.isinf(), vectors.isinf())
-    assert not results(monkeypatch, "amx", x, weight)[0][:3, :29].isinf().any()
+    assert not results(monkeypatch, "amx", x, weight)[0][:3, :79].isinf().any()
