@@ -27,6 +27,8 @@ ENGINES = [e.name for e in available() if e.usable and e.name in SAMPLER_ENGINES
 GENERATORS = {
     "bytes": generator_of(spec_of(13, latent=37, g_hidden=(5, 33)), scale=3.0),
     "floats": generator_of(spec_of(13, g_hidden=(37, 5), head="linear"), dtype="float32"),
+    # Large enough for the tile unit, where there is one.
+    "wide floats": generator_of(spec_of(35, latent=70, g_hidden=(100, 130)), dtype="float32"),
     "labels": generator_of(spec_of(12, 4, head="tanh"), shape=(2, 2, 3), counts=(1, 0, 2, 5)),
 }
 

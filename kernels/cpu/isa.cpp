@@ -9,7 +9,6 @@ namespace FASTGAN_NS {
 
 using fastgan::Product;
 
-
 // The product's two forms as a GEMM. Batch rows are m where C's lanes run along columns, else n.
 template <bool BY_ROW, class Epilogue>
 static void product(const Product& p, Rows r, const Epilogue& epilogue) {

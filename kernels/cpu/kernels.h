@@ -24,15 +24,17 @@ enum Loss { kRpgan, kBce, kMinimax };
 
 // C [rows, N] = A [rows, K] times W. With C's lanes along columns, W is [N/16][K][16] and A any; with C's lanes along
 // rows, A's are too and W is [K/16][N][16].
-constexpr int kAnyBatch = 1 << 30;  // of rows whose bits must not depend on how many are computed with them
 struct Product {
   Panels a;
   const float* w;
   long w_panel;
   Panels c;
   int K, N;
-  int batch;  // rows of the whole product, whoever computes them: on what they are computed depends on it
+  int batch;  // rows of the whole product, all threads' together: how they are computed depends on it
 };
+
+// In place of `batch`, for rows whose bits must not depend on how many are computed with them.
+constexpr int kAnyBatch = 1 << 30;
 
 // Rows [begin, end) of a batch, begin a multiple of 16, and the same number of rows from begin + second on unless
 // `second` is 0: real and generated rows in one product, so that weights are read once for both.

@@ -42,8 +42,9 @@ void Sampler::work(int thread, uint64_t seed, uint32_t stream, RowNumbers number
     }
     kernels.turn(b.hidden.back(), b.last, rows, spec.g_hidden.back());
     const Layer& head = layers.back();
-    kernels.dense({b.last, head.weight.w, head.weight.panel, b.output, head.inputs, head.outputs, kAnyBatch}, rows, head.bias.w,
-                  spec.head, spec.slope);
+    const Product last{b.last,      head.weight.w, head.weight.panel, b.output,
+                       head.inputs, head.outputs,  kAnyBatch};
+    kernels.dense(last, rows, head.bias.w, spec.head, spec.slope);
     if (out_u8)
       kernels.rows_u8(b.output, rows, spec.features, scale, shift, out_u8 + at * spec.features);
     else

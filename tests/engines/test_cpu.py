@@ -28,6 +28,9 @@ SHAPES = {
     "depth 1": dict(g_hidden=(20,), d_hidden=(20,)),
     "depth 4": dict(g_hidden=(20, 19, 18, 17), d_hidden=(17, 18, 19, 20)),
     **{f"batch {b}": dict(batch=b) for b in (2, 7, 15, 16, 17, 31, 97, 128, 257)},
+    # Large enough for the tile unit, where there is one: whole tiles, and others.
+    "batch 256, wide": dict(batch=256, g_hidden=(128, 64), d_hidden=(64, 128), latent=64, features=96),
+    "batch 301, wide": dict(batch=301, g_hidden=(70, 130), d_hidden=(130, 75), latent=66, features=145),
     "batch 1, pairs, wide": dict(batch=1, g_hidden=(100,), d_hidden=(100,)),
     "batch 3000": FEW | dict(batch=3000),
     "batch 3000, BCE": FEW | BCE | dict(batch=3000),

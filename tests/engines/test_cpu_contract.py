@@ -115,8 +115,9 @@ def test_metrics_have_a_row_a_step(make_data, steps):
         dict(batch=1),
         dict(batch=33, g_hidden=(50, 17), d_hidden=(33, 70, 5), condition=True),
         dict(batch=200, d_steps=2, loss="bce", r2=0.0, penalty_every=1, ema=0.0, reuse_fakes=False),
+        dict(batch=200, g_hidden=(70, 100), d_hidden=(100, 65), latent=66, penalty_every=2),
     ],
-    ids=["one row", "33 rows", "200 rows"],
+    ids=["one row", "33 rows", "200 rows", "200 wide rows"],
 )
 def test_any_number_of_threads_gives_the_same_bits(make_data, monkeypatch, case, isa):
     monkeypatch.setenv("FASTGAN_ISA", isa)
