@@ -53,6 +53,7 @@ BCE = {
     "none, weights": ("none", True, True, 100_000),
 }
 """So many rows have several programs, whose sums a second launch adds."""
+STEPS = {"step": gpu_steps.launch_step}
 BCE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -61,17 +62,17 @@ def cases(target: str) -> list[str]:
     arithmetic = [a for a in ARITHMETIC if (target, a) != ("gfx942", "tf32x3")]  # its compiler has none
     dense = [f"{name} | {a} | {size}" for name in DENSE for a in arithmetic for size in SIZES]
     bce = [f"bce_with_logits_fwd_bwd | {dtype} | {kind}" for kind in BCE for dtype in BCE_DTYPES]
-    steps = [f"step | {a} | default" for a in gpu_steps.arithmetics(target)]
-    steps += [f"step | tf32 | {model}" for model in gpu_steps.MODELS if model != "default"]
-    return dense + bce + steps
+    models = [(a, "default") for a in gpu_steps.arithmetics(target)]
+    models += [("tf32", model) for model in gpu_steps.MODELS if model != "default"]
+    return dense + bce + [f"{launcher} | {a} | {model}" for launcher in STEPS for a, model in models]
 
 
 def compile_case(case: str, target: str) -> list[Launch]:
     """Compile the launches of a case."""
     launcher, arithmetic, kind = case.split(" | ")
     with launches(target) as compiled:
-        if launcher == "step":
-            gpu_steps.launch_step(arithmetic, kind)
+        if launcher in STEPS:
+            STEPS[launcher](arithmetic, kind)
         elif launcher in DENSE:
             dtype, precision = ARITHMETIC[arithmetic]
             relu = kind.endswith(RELU)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
 import triton
 from fastgan.kernels.triton import launch
 from triton.backends.compiler import GPUTarget
@@ -113,6 +114,8 @@ def launches(target: str) -> Iterator[list[Launch]]:
         stack.enter_context(mock.patch.object(JITFunction, "run", record))
         stack.enter_context(mock.patch.object(launch, "INTERPRETED", True))  # CPU tensors are welcome
         stack.enter_context(mock.patch.object(driver, "_active", _NoGpu(target)))
+        hip = "some" if TARGETS[target].backend == "hip" else None
+        stack.enter_context(mock.patch.object(torch.version, "hip", hip))  # launchers ask for it
         yield recorded
 
 

@@ -12,12 +12,15 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from bench import gpu_steps
 from bench.gpu_compile import Resources, launches
+from bench.gpu_work import work_of
 from fastgan.config import PRECISIONS
 from fastgan.engines.cuda import CudaEngine
+from fastgan.engines.cuda_design import DESIGNS
 from fastgan.engines.cuda_launch import Launch
 
 ASSUMPTIONS = """\
@@ -26,9 +29,11 @@ Modelled, not timed. Assumptions:
   at the bandwidth of L2, and those from HBM at that of HBM; the latency of its programs, wave after wave. To
   this comes the gap between dependent kernels of a CUDA graph.
 - Peaks and HBM bandwidths are those that NVIDIA states for H100 SXM and A100 SXM 80 GB, dense. Bandwidths of
-  L2 (5.5 and 3.5 TB/s), a program's start (1.5 us), a load (0.35 us) and the gap (1 us) are guesses.
-- A program's latency: its start, and a load from L2 for each turn of its product's loop, of which as many are
-  on their way as there are stages beyond the first.
+  L2 (5.5 and 3.5 TB/s; a multiprocessor gets 64 bytes a clock), a program's start (1.5 us), a load (0.35 us)
+  and the gap (1 us) are guesses.
+- A program's latency: its start, and a load from L2 for each turn of its products' loops, of which as many
+  are on their way as there are stages beyond the first; but none is when a loop begins. The loops of a
+  row-fused program come one after the other; what it reads of its own rows waits for a store and a load.
 - A step's matrices stay in L2 from launch to launch where all of them fit; then only data rows come from HBM.
 - tf32x3 takes three products; ieee runs on the plain float32 units.
 - The host keeps up: steps are replays of a captured graph."""
@@ -46,6 +51,7 @@ class Gpu:
     bf16: float
     hbm: float
     l2: float
+    l2_share: float  # of one multiprocessor
     l2_size: int
     shared: int  # of a multiprocessor
     gap: float = 1.0e-6
@@ -60,80 +66,9 @@ class Gpu:
 
 
 GPUS = (
-    Gpu("H100", "sm_90", 132, 67e12, 494e12, 989e12, 3.35e12, 5.5e12, 50 << 20, 228 << 10),
-    Gpu("A100", "sm_80", 108, 19.5e12, 156e12, 312e12, 2.04e12, 3.5e12, 40 << 20, 164 << 10),
+    Gpu("H100", "sm_90", 132, 67e12, 494e12, 989e12, 3.35e12, 5.5e12, 0.11e12, 50 << 20, 228 << 10),
+    Gpu("A100", "sm_80", 108, 19.5e12, 156e12, 312e12, 2.04e12, 3.5e12, 0.09e12, 40 << 20, 164 << 10),
 )
-_FLOAT = 4
-
-
-@dataclass(frozen=True)
-class Product:
-    """``C[m, n] = A[m, k] B[k, n]`` in tiles: its flops, and the bytes that programs ask of L2."""
-
-    m: int
-    n: int
-    k: int
-    tile: tuple[int, int, int]
-
-    @property
-    def flops(self) -> float:
-        return 2.0 * self.m * self.n * self.k
-
-    @property
-    def l2(self) -> float:
-        """Every tile of C reads its rows of A and its columns of B."""
-        down, across = -(-self.m // self.tile[0]), -(-self.n // self.tile[1])
-        return _FLOAT * (across * self.m * self.k + down * self.n * self.k + self.m * self.n)
-
-    @property
-    def turns(self) -> int:
-        return -(-self.k // self.tile[2])
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a launch needs of a GPU: products, further bytes of L2, bytes of the data set."""
-
-    products: tuple[Product, ...]
-    l2: float = 0.0
-    data: float = 0.0
-
-    @property
-    def flops(self) -> float:
-        return sum(p.flops for p in self.products)
-
-    @property
-    def bytes(self) -> float:
-        return self.l2 + sum(p.l2 for p in self.products)
-
-    @property
-    def turns(self) -> int:
-        return max((p.turns for p in self.products), default=4)
-
-
-def need(engine: CudaEngine, launch: Launch) -> Need:
-    """Return what a launch needs, from its arguments."""
-    a, name = launch.arguments, launch.name
-    if name == "step_head_kernel":  # both rows' activations read twice, their gradients written
-        return Need((), _FLOAT * 2 * a["B"] * a["I"] * (2 + 1))
-    if name == "step_update_kernel":
-        # The network's products dW[O, I] = dy^T x; its weights, moments and average, read and written.
-        layers = engine.layout.g if a["TRAINS_G"] else engine.layout.d
-        tile = (a["BLOCK_O"], a["BLOCK_I"], a["BLOCK_B"])
-        products = tuple(Product(x.outputs, x.inputs, a["rows"], tile) for x in layers)
-        weights = sum(x.inputs * x.outputs for x in layers)
-        return Need(products, _FLOAT * weights * 2 * (4 if a["AVERAGE"] else 3))
-    rows = a.get("rows", a.get("B"))
-    if name in ("step_data_layer_fwd_kernel", "step_penalty_kernel"):
-        rows = 2 * a["B"]
-    backward = "BLOCK_I" in a and name in ("step_layer_bwd_kernel", "step_penalty_kernel")
-    n, k = (a["I"], a["O"]) if backward else (a["O"], a["I"])
-    order = ("BLOCK_B", "BLOCK_I", "BLOCK_O") if backward else ("BLOCK_B", "BLOCK_O", "BLOCK_I")
-    data = 0.0
-    if name == "step_data_layer_fwd_kernel":
-        data = float(a["B"] * a["FEATURES"] * a["data_ptr"].element_size())
-    mask = _FLOAT * rows * n if backward or a.get("mask_ptr") is not None else 0
-    return Need((Product(rows, n, k, tuple(a[b] for b in order)),), mask, data)
 
 
 def resident(gpu: Gpu, resources: Resources, warps: int) -> int:
@@ -145,15 +80,17 @@ def resident(gpu: Gpu, resources: Resources, warps: int) -> int:
 
 def seconds(gpu: Gpu, engine: CudaEngine, launch: Launch, per_sm: int) -> float:
     """Return a launch's modelled time."""
-    wanted, programs = need(engine, launch), math.prod(launch.grid)
+    wanted, programs = work_of(engine, launch), math.prod(launch.grid)
     busy = min(1.0, programs / gpu.multiprocessors)
     waves = -(-programs // (gpu.multiprocessors * per_sm))
     on_their_way = max(1, launch.arguments["num_stages"] - 1)
-    latency = gpu.start + waves * wanted.turns * gpu.load / on_their_way
+    loads = wanted.loops + (wanted.turns - wanted.loops) / on_their_way + 2 * wanted.barriers
+    latency = gpu.start + waves * loads * gpu.load
     fits = working_set(engine) < gpu.l2_size
     hbm = wanted.data if fits else wanted.data + wanted.bytes
     work = wanted.flops / (gpu.peak(engine.config.precision) * busy)
-    return max(work, wanted.bytes / (gpu.l2 * busy), hbm / gpu.hbm, latency) + gpu.gap
+    l2 = wanted.bytes / min(gpu.l2, busy * gpu.multiprocessors * gpu.l2_share)
+    return max(work, l2, hbm / gpu.hbm, latency) + gpu.gap
 
 
 def working_set(engine: CudaEngine) -> int:
@@ -180,7 +117,7 @@ def table(
     rows: dict[str, dict[str, Any]] = {}
     totals = dict.fromkeys(taken, 0.0)
     for i, launch in enumerate(plan):
-        wanted, warps = need(engine, launch), launch.arguments["num_warps"]
+        wanted, warps = work_of(engine, launch), launch.arguments["num_warps"]
         fresh = dict(launches=0, programs=0, flops=0.0, l2=0.0, hbm=0.0)
         row = rows.setdefault(launch.name, fresh | {gpu.name: [0.0, 0, 0, 32] for gpu in GPUS})
         row["launches"] += 1
@@ -226,13 +163,13 @@ def main(arguments: list[str] | None = None) -> int:
     hidden = (options.hidden, options.hidden)
     sizes = dict(batch=options.batch, g_hidden=hidden, d_hidden=hidden, precision=options.precision)
     print(ASSUMPTIONS)
-    for recipe, (chosen, steps) in gpu_steps.RECIPES.items():
-        engine = gpu_steps.engine(chosen | sizes)
+    for design, (recipe, (chosen, steps)) in product(DESIGNS, gpu_steps.RECIPES.items()):
+        engine = gpu_steps.engine(chosen | sizes | dict(design=design))
         widths = " and ".join("-".join(map(str, w)) for w in (engine.spec.g_widths, engine.spec.d_widths))
         for kind, step in steps.items():
             text, totals = table(engine, step)
             sizes_of = f"{widths}, batch {options.batch}, {options.precision}"
-            print(f"\n{recipe} recipe, {kind}: {sizes_of}\n\n{text}")
+            print(f"\n{design}, {recipe} recipe, {kind}: {sizes_of}\n\n{text}")
             rates = ", ".join(f"{1 / t:,.0f} on {name}" for name, t in totals.items())
             print(f"\nModelled steps/s: {rates}. Parameters, moments and activations: "
                   f"{working_set(engine) / 1e6:.1f} MB.")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import Any
 from unittest import mock
 
@@ -12,6 +13,7 @@ from fastgan.kernels.triton import launch
 from fastgan.config import PRECISIONS, Config, preset
 from fastgan.data.schema import Data, Schema
 from fastgan.engines.cuda import CudaEngine
+from fastgan.engines.cuda_design import DESIGNS
 
 MODELS: dict[str, tuple[dict[str, Any], int, str]] = {
     "default": ({}, 784, "uint8"),
@@ -43,10 +45,21 @@ def engine(options: dict[str, Any], features: int = 784, dtype: str = "uint8", r
 
 
 def launch_step(precision: str, model: str) -> None:
-    """Launch a step with penalties, within ``gpu_compile.launches``."""
+    """Launch a step with penalties in the layered design, within ``gpu_compile.launches``."""
     options, features, dtype = MODELS[model]
-    for one in engine(options | dict(precision=precision), features, dtype).launches(0):
+    for one in engine(options | dict(precision=precision, design="layered"), features, dtype).launches(0):
         one()
+
+
+def launch_rows(precision: str, model: str) -> None:
+    """Launch the kernels of the row-fused design that are its own, with penalties and without, on generated
+    rows and on those of the discriminator's step."""
+    options, features, dtype = MODELS[model]
+    for change in ({}, dict(reuse_fakes=False, r1=0.0, r2=0.0)):
+        options = options | change | dict(precision=precision, design="row-fused")
+        for one in engine(options, features, dtype).launches(0):
+            if "rows" in one.name:
+                one()
 
 
 def arithmetics(target: str) -> list[str]:
@@ -57,8 +70,8 @@ def arithmetics(target: str) -> list[str]:
 def counts() -> dict[str, dict[str, int]]:
     """Return how often each kernel is launched in each kind of step: two hidden layers in both networks."""
     out = {}
-    for recipe, (options, steps) in RECIPES.items():
-        made = engine(options)
+    for design, (recipe, (options, steps)) in product(DESIGNS, RECIPES.items()):
+        made = engine(options | dict(design=design))
         for kind, step in steps.items():
-            out[f"{recipe}, {kind}"] = dict(Counter(one.name for one in made.launches(step)))
+            out[f"{design}: {recipe}, {kind}"] = dict(Counter(one.name for one in made.launches(step)))
     return out

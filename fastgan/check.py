@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastgan.cli import Parser, one_of, run_command, whole_number
-from fastgan.config import DEVICES, Config
+from fastgan.config import DESIGNS, DEVICES, Config
 from fastgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,13 +37,20 @@ def _check(argv: Sequence[str] | None) -> int:
     parser.add_argument("--threads", metavar="N", help=text)
     text = f"with --device cuda, of products, as exact as float32: {' or '.join(EXACT)} (default: ieee)"
     parser.add_argument("--precision", metavar="NAME", help=text)
+    designs = DESIGNS[1:]
+    text = f"with --device cuda, the kernels of a step: {' or '.join(designs)} (default: layered)"
+    parser.add_argument("--design", metavar="NAME", help=text)
     arguments = parser.parse(argv)
     device = one_of("--device", arguments.get("device", "cpu"), DEVICES)
     if device == "cuda":
         _only_for("cpu", "--threads", arguments)
-        about, engine = _cuda(one_of("--precision", arguments.get("precision", "ieee"), EXACT))
+        about, engine = _cuda(
+            one_of("--precision", arguments.get("precision", "ieee"), EXACT),
+            one_of("--design", arguments.get("design", "layered"), designs),
+        )
     else:
         _only_for("cuda", "--precision", arguments)
+        _only_for("cuda", "--design", arguments)
         about, engine = _native(whole_number("--threads", arguments.get("threads", "0"), 0, 1024))
 
     import torch
@@ -82,13 +89,13 @@ def _native(threads: int) -> tuple[str, Callable[[Config, Data], Engine]]:
     return f"{about}; threads: {threads}", lambda c, d: CpuEngine(dataclasses.replace(c, threads=threads), d)
 
 
-def _cuda(precision: str) -> tuple[str, Callable[[Config, Data], Engine]]:
+def _cuda(precision: str, design: str) -> tuple[str, Callable[[Config, Data], Engine]]:
     """Return a line about the CUDA engine, and what makes one."""
     from fastgan import engines
 
     gpu = engines.require_gpu()
-    options = dict(fused=True, device="cuda", precision=precision)
-    about = f"{gpu}, products in {precision}, steps in CUDA graphs"
+    options = dict(fused=True, device="cuda", precision=precision, design=design)
+    about = f"{gpu}, {design} kernels, products in {precision}, steps in CUDA graphs"
     return about, lambda c, d: engines.create(dataclasses.replace(c, **options), d)
 
 

@@ -21,6 +21,7 @@ PRESETS = ("default", "article")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("ieee", "tf32", "tf32x3", "bf16")
 PLACES = ("auto", "device", "host")
+DESIGNS = ("auto", "layered", "row-fused")
 MAX_WIDTH = 4096
 
 
@@ -106,6 +107,12 @@ class Config:
         "and 7 bits; tf32x3, three tf32 products, and ieee are as exact as float32",
         choices=PRECISIONS,
     )
+    design: str = _option(
+        "auto",
+        "with --device cuda, kernels of a step: layered, one or more a layer; row-fused, four in all, of few "
+        "programs; auto: row-fused for small models, by modelled times that no GPU has confirmed",
+        choices=DESIGNS,
+    )
     data_on: str = _option(
         "auto",
         "with --device cuda, where the rows are: device, or host, which streams them; auto: device, "
@@ -134,7 +141,7 @@ class Config:
             raise UserError(
                 "--device cuda", "no --fused", "--fused, since the engine in plain PyTorch runs on the CPU"
             )
-        for name, usual in (("precision", "tf32"), ("data_on", "auto"), ("graph", True)):
+        for name, usual in (("precision", "tf32"), ("design", "auto"), ("data_on", "auto"), ("graph", True)):
             if self.device == "cpu" and getattr(self, name) != usual:
                 given = "--no-graph" if name == "graph" else f"{flag(name)} {getattr(self, name)}"
                 raise UserError(given, "--device cpu", "--device cuda, which alone it is about")

@@ -83,15 +83,17 @@ def test_the_table_of_a_gpu(monkeypatch, capsys):
     asked = []
 
     def create(config, data):
-        asked.append((config.fused, config.device, config.precision))
-        return cpu.CpuEngine(dataclasses.replace(config, device="cpu", precision="tf32"), data)
+        asked.append((config.fused, config.device, config.precision, config.design))
+        native = dict(device="cpu", precision="tf32", design="auto")
+        return cpu.CpuEngine(dataclasses.replace(config, **native), data)
 
     monkeypatch.setattr(engines, "require_gpu", lambda: "Triton 3.9.0 on a GPU")
     monkeypatch.setattr(engines, "create", create)
-    assert check.main(["--device", "cuda", "--precision", "tf32x3"]) == 0
+    assert check.main(["--device", "cuda", "--precision", "tf32x3", "--design", "row-fused"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Triton 3.9.0 on a GPU, products in tf32x3, steps in CUDA graphs; PyTorch ")
-    assert set(asked) == {(True, "cuda", "tf32x3")} and len(rows_of(out)) == 4
+    about = "Triton 3.9.0 on a GPU, row-fused kernels, products in tf32x3, steps in CUDA graphs; PyTorch "
+    assert out.startswith(about)
+    assert set(asked) == {(True, "cuda", "tf32x3", "row-fused")} and len(rows_of(out)) == 4
 
 
 BAD = [["--threads", "-1"], ["--threads", "many"], ["--thread", "1"]]
@@ -101,6 +103,8 @@ BAD += [["--device", "cuda", "--threads", "1"]]
 def test_names_that_are_none_are_told(capsys):
     for argv, wanted in (
         (["--precision", "ieee"], "--precision: got another --device; wanted --device cuda, which alone"),
+        (["--design", "layered"], "--design: got another --device; wanted --device cuda, which alone"),
+        (["--device", "cuda", "--design", "auto"], "--design: got 'auto'; wanted one of layered, row-fused"),
         (["--device", "gpu"], "--device: got 'gpu'; wanted one of cpu, cuda"),
         (["--device", "cuda", "--precision", "tf32"], "--precision: got 'tf32'; wanted one of ieee, tf32x3"),
     ):

@@ -26,7 +26,7 @@ def config(**options) -> Config:
     """The article's recipe, which goes with every other option, with some options changed."""
     where = (
         dict(fused=True, device="cuda")
-        if {"device", "precision", "data_on", "graph"} & options.keys()
+        if {"device", "precision", "design", "data_on", "graph"} & options.keys()
         else {}
     )
     return Config(**preset("article") | where | options)
@@ -139,7 +139,7 @@ def test_cuda_is_a_fused_engine_and_its_options_are_its_own():
     with pytest.raises(UserError, match="--device cuda: got no --fused; wanted --fused"):
         Config(device="cuda")
     given = {"--precision bf16": dict(precision="bf16"), "--no-graph": dict(graph=False)}
-    given |= {"--data-on host": dict(data_on="host")}
+    given |= {"--data-on host": dict(data_on="host"), "--design layered": dict(design="layered")}
     for wrong, options in given.items():
         with pytest.raises(UserError, match=f"{wrong}: got --device cpu; wanted --device cuda"):
             Config(fused=True, **options)

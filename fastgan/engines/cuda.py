@@ -15,9 +15,9 @@ import torch
 from fastgan.config import Config
 from fastgan.data.schema import Data
 from fastgan.engines.cuda_data import Resident, Streamed, place
+from fastgan.engines.cuda_design import DESIGNS, choose
 from fastgan.engines.cuda_launch import Buffers, Launch
 from fastgan.engines.cuda_layout import Layout
-from fastgan.engines.cuda_plan import Plan
 from fastgan.engines.cuda_replay import Pattern, Replays
 from fastgan.engines.protocol import METRICS
 from fastgan.errors import UserError
@@ -97,7 +97,8 @@ class CudaEngine:
             feed.rows,
             feed.labels,
         )
-        plan = Plan(config, self.spec, data.schema.affine(config.head), layout, b, feed.sequence)
+        self.design, affine = choose(config, layout.parameters), data.schema.affine(config.head)
+        plan = DESIGNS[self.design](config, self.spec, affine, layout, b, feed.sequence)
         every = config.penalty_every if config.has_penalty else 1
         self._replays = Replays(
             self._pattern,
@@ -125,7 +126,7 @@ class CudaEngine:
         window = self._feed.window
         how += f", rows from host memory for {window} steps at a time" if window else ""
         return (
-            f"{where}, products in {self.config.precision}, {how}; "
+            f"{where}, {self.design} kernels, products in {self.config.precision}, {how}; "
             f"{used['buffers'] / 1e6:.1f} MB in buffers, {used['graphs'] / 1e6:.1f} MB in graphs"
         )
 

@@ -1,5 +1,5 @@
-"""What a step of the CUDA engine is made of: launches as data, the tensors of a run, the launches that the
-steps of both networks share.
+"""What a step of the CUDA engine is made of: launches as data, the tensors of a run, and what both designs
+have in common.
 
 All arguments of a launch are numbers that do not change and tensors that do not move, so that any number of
 steps may be captured in a CUDA graph.
@@ -7,7 +7,7 @@ steps may be captured in a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,11 @@ from torch import Tensor
 
 from fastgan.config import Config
 from fastgan.engines.cuda_layout import Layer, Layout, layer_table
-from fastgan.kernels.triton import step_backward, step_forward, step_head
+from fastgan.kernels.triton import step_backward, step_head
 from fastgan.kernels.triton.tiles import Tile, tile_for
 from fastgan.models import ModelSpec
-from fastgan.noise import Stream
 
-HEAD_ROWS = 8  # of 64 columns; 16 take so many registers that ptxas keeps some in memory (sm_80)
-ACTIVATIONS = {"sigmoid": 1, "tanh": 2, "linear": 3}  # of step_forward
-LEAKY, MASKED = 0, 4
+ACTIVATIONS = {"sigmoid": 1, "tanh": 2, "linear": 3}  # of step_tile
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,11 @@ class Buffers:
     labels: Tensor | None
 
 
-class Launcher:
-    """Makes launches, given everything that is the same for all of them.
+class Launcher(ABC):
+    """Lists the launches of steps; a subclass is a design.
+
+    Both end the step of a network with one update, which reads all of its layers' inputs, and gradients of
+    their outputs, where ``layout`` has them.
 
     Args:
         config: all options.
@@ -95,11 +95,9 @@ class Launcher:
         self.affine, self.precision = affine, config.precision
         self._sequence = dict(d_steps=config.d_steps, **sequence)
         device = buffers.workspace.device
-        programs = -(-config.batch // HEAD_ROWS)
-        self._partial = torch.zeros(programs, step_head.PARTIALS, device=device)
-        penalty = self._tile(2 * config.batch, spec.d_widths[0])
-        count = penalty.grid(2 * config.batch, spec.d_widths[0])[0] if config.has_penalty else 1
-        self._penalty = torch.zeros(count, device=device)
+        head, penalty = self._programs()
+        self._partial = torch.zeros(head, step_head.PARTIALS, device=device)
+        self._penalty = torch.zeros(penalty, device=device)
         self._update_tile = self._tile(1, 1)
         self._tables = {}
         for which, layers in enumerate((self.layout.g, self.layout.d)):
@@ -108,90 +106,13 @@ class Launcher:
             table, programs = layer_table(layers, *places, tile)
             self._tables[which] = (table.to(device), programs)
 
-    def _generate(self, stream: Stream, per_step: int, which: int, substep: int) -> Iterator[Launch]:
-        """Run the generator; its rows become the second half of the discriminator's."""
-        layout, b, workspace = self.layout, self.buffers, self.buffers.workspace
-        first = layout.g[0]
-        tile = self._tile(self.c.batch, first.outputs)
-        z, y = layout.g_inputs[0], layout.g_inputs[1]
-        yield self._launch(
-            step_forward.step_noise_layer_fwd_kernel,
-            tile,
-            tile.grid(self.c.batch, first.outputs),
-            clock_ptr=b.clock,
-            labels_ptr=b.labels,
-            **self._parameters(first),
-            z_ptr=z.of(workspace),
-            y_ptr=y.of(workspace),
-            B=self.c.batch,
-            LATENT=self.spec.latent,
-            I=first.inputs,
-            O=first.outputs,
-            stride_z=z.stride,
-            stride_y=y.stride,
-            noise_stream=int(stream),
-            per_step=per_step,
-            which=which,
-            substep=substep,
-            **self._sequence,
-            slope=self.spec.slope,
-            STARTS_STEP=stream == Stream.D_NOISE and which == 0,
-            ACTIVATION=LEAKY,
-            **self._blocks(tile, "BOI"),
-        )
-        for n, layer in enumerate(layout.g[1:], 1):
-            last = n == len(layout.g) - 1
-            rows = layout.d_inputs[0] if last else layout.g_inputs[n + 1]
-            y = rows.of(workspace, self.c.batch if last else 0, self.c.batch)
-            x = layout.g_inputs[n].of(workspace)
-            yield self._forward(layer, x, y, ACTIVATIONS[self.spec.head] if last else LEAKY)
+    @abstractmethod
+    def step(self, penalized: tuple[bool, ...]) -> list[Launch]:
+        """Return the launches of a step, given which of its discriminator steps have penalties."""
 
-    def _forward(
-        self, layer: Layer, x: Tensor, y: Tensor, activation: int, mask: Tensor | None = None
-    ) -> Launch:
-        tile = self._tile(len(x), layer.outputs)
-        return self._launch(
-            step_forward.step_layer_fwd_kernel,
-            tile,
-            tile.grid(len(x), layer.outputs),
-            x_ptr=x,
-            **self._parameters(layer),
-            mask_ptr=mask,
-            y_ptr=y,
-            rows=len(x),
-            I=layer.inputs,
-            O=layer.outputs,
-            stride_x=x.stride(0),
-            stride_mask=0 if mask is None else mask.stride(0),
-            stride_y=y.stride(0),
-            slope=self.spec.slope,
-            ACTIVATION=activation,
-            **self._blocks(tile, "BOI"),
-        )
-
-    def _backward(self, layer: Layer, dy: Tensor, x: Tensor, dx: Tensor, activation: int = LEAKY) -> Launch:
-        columns = dx.shape[1]
-        tile = self._tile(len(dy), columns)
-        return self._launch(
-            step_backward.step_layer_bwd_kernel,
-            tile,
-            tile.grid(len(dy), columns),
-            dy_ptr=dy,
-            weight_ptr=self._parameters(layer)["weight_ptr"],
-            x_ptr=x,
-            dx_ptr=dx,
-            rows=len(dy),
-            distinct=len(x),
-            I=columns,
-            O=layer.outputs,
-            columns_of_weight=layer.inputs,
-            stride_dy=dy.stride(0),
-            stride_x=x.stride(0),
-            stride_dx=dx.stride(0),
-            slope=self.spec.slope,
-            ACTIVATION=activation,
-            **self._blocks(tile, "BIO"),
-        )
+    @abstractmethod
+    def _programs(self) -> tuple[int, int]:
+        """Return how many programs sum up the loss, and how many the penalty."""
 
     def _update(self, which: int, rows: int, substep: int, penalty: bool, record: bool) -> Launch:
         """Update the generator (0) or the discriminator (1), which has several updates in a step."""

@@ -1,19 +1,23 @@
-"""The launches of a step, in the layered design: one per layer and direction, one update per network."""
+"""The layered design of a step: a launch per layer and direction, and one for the update of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from fastgan.config import LOSSES
-from fastgan.engines.cuda_launch import ACTIVATIONS, HEAD_ROWS, LEAKY, MASKED, Launch, Launcher
+from fastgan.engines.cuda_launch import ACTIVATIONS, Launch, Launcher
+from fastgan.engines.cuda_layout import Layer
 from fastgan.kernels.triton import step_backward, step_forward, step_head
 from fastgan.noise import Stream
 
-_HEAD_COLUMNS = 64
+_HEAD_ROWS, _HEAD_COLUMNS = 8, 64  # of 16 rows, ptxas keeps some registers in memory (sm_80)
+_LEAKY, _MASKED = 0, 4  # of step_tile
 
 
-class Plan(Launcher):
-    """Lists the launches of steps."""
+class Layered(Launcher):
+    """Launches for any sizes, as many programs each as there are tiles in a layer."""
 
     def step(self, penalized: tuple[bool, ...]) -> list[Launch]:
         """Return the launches of a step, given which of its discriminator steps have penalties."""
@@ -25,6 +29,98 @@ class Plan(Launcher):
             launches += self._generate(Stream.G_NOISE, 1, 0, self.c.d_steps - 1)
         return [*launches, *self._g_step()]
 
+    def _programs(self) -> tuple[int, int]:
+        rows, columns = 2 * self.c.batch, self.spec.d_widths[0]
+        penalty = self._tile(rows, columns).grid(rows, columns)[0] if self.c.has_penalty else 1
+        return -(-self.c.batch // _HEAD_ROWS), penalty
+
+    # ---- what both steps have
+
+    def _generate(self, stream: Stream, per_step: int, which: int, substep: int) -> Iterator[Launch]:
+        """Run the generator; its rows become the second half of the discriminator's."""
+        layout, b, workspace = self.layout, self.buffers, self.buffers.workspace
+        first = layout.g[0]
+        tile = self._tile(self.c.batch, first.outputs)
+        z, y = layout.g_inputs[0], layout.g_inputs[1]
+        yield self._launch(
+            step_forward.step_noise_layer_fwd_kernel,
+            tile,
+            tile.grid(self.c.batch, first.outputs),
+            clock_ptr=b.clock,
+            labels_ptr=b.labels,
+            **self._parameters(first),
+            z_ptr=z.of(workspace),
+            y_ptr=y.of(workspace),
+            B=self.c.batch,
+            LATENT=self.spec.latent,
+            I=first.inputs,
+            O=first.outputs,
+            stride_z=z.stride,
+            stride_y=y.stride,
+            noise_stream=int(stream),
+            per_step=per_step,
+            which=which,
+            substep=substep,
+            **self._sequence,
+            slope=self.spec.slope,
+            STARTS_STEP=stream == Stream.D_NOISE and which == 0,
+            ACTIVATION=_LEAKY,
+            **self._blocks(tile, "BOI"),
+        )
+        for n, layer in enumerate(layout.g[1:], 1):
+            last = n == len(layout.g) - 1
+            rows = layout.d_inputs[0] if last else layout.g_inputs[n + 1]
+            y = rows.of(workspace, self.c.batch if last else 0, self.c.batch)
+            x = layout.g_inputs[n].of(workspace)
+            yield self._forward(layer, x, y, ACTIVATIONS[self.spec.head] if last else _LEAKY)
+
+    def _forward(
+        self, layer: Layer, x: Tensor, y: Tensor, activation: int, mask: Tensor | None = None
+    ) -> Launch:
+        tile = self._tile(len(x), layer.outputs)
+        return self._launch(
+            step_forward.step_layer_fwd_kernel,
+            tile,
+            tile.grid(len(x), layer.outputs),
+            x_ptr=x,
+            **self._parameters(layer),
+            mask_ptr=mask,
+            y_ptr=y,
+            rows=len(x),
+            I=layer.inputs,
+            O=layer.outputs,
+            stride_x=x.stride(0),
+            stride_mask=0 if mask is None else mask.stride(0),
+            stride_y=y.stride(0),
+            slope=self.spec.slope,
+            ACTIVATION=activation,
+            **self._blocks(tile, "BOI"),
+        )
+
+    def _backward(self, layer: Layer, dy: Tensor, x: Tensor, dx: Tensor, activation: int = _LEAKY) -> Launch:
+        columns = dx.shape[1]
+        tile = self._tile(len(dy), columns)
+        return self._launch(
+            step_backward.step_layer_bwd_kernel,
+            tile,
+            tile.grid(len(dy), columns),
+            dy_ptr=dy,
+            weight_ptr=self._parameters(layer)["weight_ptr"],
+            x_ptr=x,
+            dx_ptr=dx,
+            rows=len(dy),
+            distinct=len(x),
+            I=columns,
+            O=layer.outputs,
+            columns_of_weight=layer.inputs,
+            stride_dy=dy.stride(0),
+            stride_x=x.stride(0),
+            stride_dx=dx.stride(0),
+            slope=self.spec.slope,
+            ACTIVATION=activation,
+            **self._blocks(tile, "BIO"),
+        )
+
     # ---- the discriminator's step
 
     def _d_step(self, substep: int, penalty: bool, record: bool) -> Iterator[Launch]:
@@ -33,7 +129,7 @@ class Plan(Launcher):
         hidden = list(enumerate(layout.d))[:-1]
         for n, layer in hidden[1:]:
             x, y = (m.of(workspace, 0, 2 * batch) for m in layout.d_inputs[n : n + 2])
-            yield self._forward(layer, x, y, LEAKY)
+            yield self._forward(layer, x, y, _LEAKY)
         yield self._head(trains_g=False, penalty=penalty)
         rows = (4 if penalty else 2) * batch
         for n, layer in reversed(hidden[1:]):
@@ -44,7 +140,7 @@ class Plan(Launcher):
             for n, layer in hidden:
                 x, y = (m.of(workspace, 2 * batch) for m in layout.d_inputs[n : n + 2])
                 mask = layout.d_inputs[n + 1].of(workspace, 0, 2 * batch)
-                yield self._forward(layer, x, y, MASKED, mask)
+                yield self._forward(layer, x, y, _MASKED, mask)
         yield self._update(1, rows, substep, penalty, record)
 
     def _data_layer(self, substep: int) -> Launch:
@@ -98,7 +194,7 @@ class Plan(Launcher):
                 LOSS=LOSSES.index(self.c.loss),
                 TRAINS_G=trains_g,
                 PENALTY=penalty,
-                BLOCK_B=HEAD_ROWS,
+                BLOCK_B=_HEAD_ROWS,
                 BLOCK_I=_HEAD_COLUMNS,
                 **self._update_tile.options,
             ),
@@ -136,7 +232,7 @@ class Plan(Launcher):
         hidden = list(enumerate(layout.d))[:-1]
         for n, layer in hidden:
             x, y = (m.of(workspace, first, 2 * batch - first) for m in layout.d_inputs[n : n + 2])
-            yield self._forward(layer, x, y, LEAKY)
+            yield self._forward(layer, x, y, _LEAKY)
         yield self._head(trains_g=True, penalty=False)
         for n, layer in reversed(hidden[1:]):
             dx, dy = (m.of(workspace, batch, batch) for m in layout.d_deltas[n - 1 : n + 1])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from fastgan.kernels.triton.schedule import update_rates
-from fastgan.kernels.triton.step_forward import load_tile, load_tile_t, product, slopes, store_tile
+from fastgan.kernels.triton.step_tile import backward_tile, load_tile, load_tile_t, penalty_tile, product
 
 
 @triton.jit
@@ -43,13 +43,8 @@ def step_layer_bwd_kernel(
     columns = tl.cdiv(I, BLOCK_I)
     row = tl.program_id(0) // columns * BLOCK_B + tl.arange(0, BLOCK_B)
     i = tl.program_id(0) % columns * BLOCK_I + tl.arange(0, BLOCK_I)
-    total = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)
-    for start in tl.range(0, O, BLOCK_O):
-        o = start + tl.arange(0, BLOCK_O)
-        dy = load_tile(dy_ptr, row, rows, stride_dy, o, O)
-        total = product(dy, load_tile(weight_ptr, o, O, columns_of_weight, i, I), total, PRECISION)
-    x = load_tile(x_ptr, row % distinct, distinct, stride_x, i, I)
-    store_tile(dx_ptr, total * slopes(x, slope, ACTIVATION), row, rows, stride_dx, i, I)
+    backward_tile(dy_ptr, weight_ptr, x_ptr, dx_ptr, row, rows, row % distinct, distinct, i, I, O, stride_dy,
+                  columns_of_weight, stride_x, stride_dx, slope, ACTIVATION, PRECISION, BLOCK_O)  # fmt: skip
 
 
 @triton.jit
@@ -75,22 +70,13 @@ def step_penalty_kernel(
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """``u = e W``, the gradient of each logit by its row; the penalty, and its derivative by u: q.
-
-    Labels are no part of the row that gradients are taken by, so their columns of q are zero.
-    """
+    """``u = e W``, the gradient of each logit by its row; the penalty, and its derivative by u: q."""
     columns = tl.cdiv(I, BLOCK_I)
     row = tl.program_id(0) // columns * BLOCK_B + tl.arange(0, BLOCK_B)
     i = tl.program_id(0) % columns * BLOCK_I + tl.arange(0, BLOCK_I)
-    u = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)
-    for start in tl.range(0, O, BLOCK_O):
-        o = start + tl.arange(0, BLOCK_O)
-        e = load_tile(e_ptr, row, 2 * B, stride_e, o, O)
-        u = product(e, load_tile(weight_ptr, o, O, I, i, FEATURES), u, PRECISION)
-    weight = tl.where(row < B, r1, r2) / B
-    store_tile(q_ptr, u * (weight * every)[:, None], row, 2 * B, stride_q, i, I)
-    per_row = tl.sum(u * u, axis=1) * (0.5 * weight)
-    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(row < 2 * B, per_row, 0.0), axis=0))
+    penalty = penalty_tile(e_ptr, weight_ptr, q_ptr, row, B, i, FEATURES, I, O, stride_e, stride_q, r1, r2,
+                           every, PRECISION, BLOCK_O)  # fmt: skip
+    tl.store(partial_ptr + tl.program_id(0), penalty)
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from fastgan.kernels.triton.elementary import sigmoid, softplus
-from fastgan.kernels.triton.step_forward import LEAKY, load_tile, slopes, store_tile
+from fastgan.kernels.triton.step_tile import LEAKY, load_tile, slopes, store_tile
 
 RPGAN, BCE, MINIMAX = (tl.constexpr(i) for i in range(3))
 PARTIALS = 4
@@ -27,34 +27,31 @@ def _logits(h_ptr, row, rows, stride, weight_ptr, bias_ptr, I, BLOCK_B: tl.const
 
 
 @triton.jit
-def step_head_kernel(
-    # pointers
+def head_tile(
     h_ptr,  # [2 B, I]: activations of real rows, then of generated ones
     weight_ptr,  # [I]
     bias_ptr,  # [1]
-    dlogit_ptr,  # [2 B or 4 B, 1], written
-    dh_ptr,  # [2 B or 4 B, I], written
-    partial_ptr,  # [programs, PARTIALS], written
-    # sizes and strides
+    dlogit_ptr,  # [2 B or 4 B, 1], of which some rows are written
+    dh_ptr,  # [2 B or 4 B, I], likewise
+    sums_ptr,  # [PARTIALS], written
+    b,  # pairs of rows
     B,
     I,
     stride_h,
     stride_dlogit,
     stride_dh,
-    # meta-parameters
     target,  # of real rows
     slope,
     LOSS: tl.constexpr,
     TRAINS_G: tl.constexpr,
     PENALTY: tl.constexpr,
-    BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
     """Logits, losses, gradients. For the generator, real rows count only if they are paired.
 
     With PENALTY, rows from 2 B on begin the gradient of the logit by the row: 1, and the masked weight.
     """
-    b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    BLOCK_B: tl.constexpr = b.shape[0]
     here = b < B
     h_fake_ptr = h_ptr + B * stride_h
     fake = _logits(h_fake_ptr, b, B, stride_h, weight_ptr, bias_ptr, I, BLOCK_B, BLOCK_I)
@@ -84,13 +81,12 @@ def step_head_kernel(
             g_real = sigmoid(real) - target
     g_fake = g_fake * inverse
     g_real = g_real * inverse
-    sums = partial_ptr + tl.program_id(0) * 4
-    tl.store(sums, tl.sum(tl.where(here, loss, 0.0), axis=0))
+    tl.store(sums_ptr, tl.sum(tl.where(here, loss, 0.0), axis=0))
     tl.store(dlogit_ptr + (B + b) * stride_dlogit, g_fake, mask=here)
     if not TRAINS_G:
-        tl.store(sums + 1, tl.sum((here & (real > 0)).to(tl.float32), axis=0))
-        tl.store(sums + 2, tl.sum((here & (fake < 0)).to(tl.float32), axis=0))
-        tl.store(sums + 3, tl.sum((here & (real > fake)).to(tl.float32), axis=0))
+        tl.store(sums_ptr + 1, tl.sum((here & (real > 0)).to(tl.float32), axis=0))
+        tl.store(sums_ptr + 2, tl.sum((here & (fake < 0)).to(tl.float32), axis=0))
+        tl.store(sums_ptr + 3, tl.sum((here & (real > fake)).to(tl.float32), axis=0))
         tl.store(dlogit_ptr + b * stride_dlogit, g_real, mask=here)
         if PENALTY:
             ones = tl.full((BLOCK_B,), 1.0, tl.float32)
@@ -108,3 +104,34 @@ def step_head_kernel(
             store_tile(dh_ptr, g_real[:, None] * begun, b, B, stride_dh, i, I)
             if PENALTY:
                 store_tile(dh_ptr + 2 * B * stride_dh, begun, b, B, stride_dh, i, I)
+
+
+@triton.jit
+def step_head_kernel(
+    # pointers
+    h_ptr,  # [2 B, I]: activations of real rows, then of generated ones
+    weight_ptr,  # [I]
+    bias_ptr,  # [1]
+    dlogit_ptr,  # [2 B or 4 B, 1], written
+    dh_ptr,  # [2 B or 4 B, I], written
+    partial_ptr,  # [programs, PARTIALS], written
+    # sizes and strides
+    B,
+    I,
+    stride_h,
+    stride_dlogit,
+    stride_dh,
+    # meta-parameters
+    target,  # of real rows
+    slope,
+    LOSS: tl.constexpr,
+    TRAINS_G: tl.constexpr,
+    PENALTY: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+):
+    """The head of all pairs of rows."""
+    b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    head_tile(h_ptr, weight_ptr, bias_ptr, dlogit_ptr, dh_ptr, partial_ptr + tl.program_id(0) * 4, b, B, I,
+              stride_h, stride_dlogit, stride_dh, target, slope, LOSS, TRAINS_G, PENALTY,
+              BLOCK_I)  # fmt: skip

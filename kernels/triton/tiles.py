@@ -41,6 +41,15 @@ TILES = {
 some kernel on some target: a few registers spilled, and 104 bytes of stack in the input gradient (ieee,
 sm_80)."""
 
+ROW_TILES = {
+    "16-bit": Tile(16, 128, 16, warps=16, stages=4),
+    "tf32": Tile(16, 128, 32, warps=16, stages=4),
+    "tf32x3": Tile(16, 128, 16, warps=16, stages=4),
+    "ieee": Tile(16, 64, 16, warps=8, stages=4),
+}
+"""Of the row-fused kernels, by arithmetic: a program's pairs of rows, columns of a layer at a time, depth.
+With 8 warps in tf32, or 16 in ieee, ptxas keeps some registers in memory."""
+
 ENOUGH_PROGRAMS = 264
 """Two for each of an H100's 132 multiprocessors: instead of fewer large tiles, take small ones."""
 
@@ -49,3 +58,9 @@ def tile_for(dtype: torch.dtype, precision: str, m: int, n: int) -> Tile:
     """Return the tile for a product of this size: as large as leaves no multiprocessor idle."""
     small, large = TILES["16-bit" if dtype.itemsize == 2 else precision]
     return large if large.grid(m, n)[0] >= ENOUGH_PROGRAMS else small
+
+
+def row_tile(precision: str) -> Tile:
+    """Return the tile of the row-fused kernels. AMD's warps are twice as wide: of 8, some spill registers."""
+    tile = ROW_TILES["16-bit" if precision == "bf16" else precision]
+    return tile._replace(warps=4) if torch.version.hip else tile

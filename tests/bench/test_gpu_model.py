@@ -14,10 +14,11 @@ from fastgan.kernels import triton as kernels
 if kernels.interpreted():
     pytest.skip("kernels are interpreted here", allow_module_level=True)
 
-from bench import gpu_model, gpu_steps
+from bench import gpu_model, gpu_steps, gpu_work
 from bench.gpu_compile import Resources
 from fastgan.config import preset
 from fastgan.cost import estimate
+from fastgan.engines.cuda_design import DESIGNS
 
 H100, A100 = gpu_model.GPUS
 
@@ -28,13 +29,14 @@ def stand_in(engine, step, target):
 
 def total(engine, step):
     """Return a step's flops, without those of the last layer, which the head and its neighbours make."""
-    return sum(gpu_model.need(engine, launch).flops for launch in engine.launches(step))
+    return sum(gpu_work.work_of(engine, launch).flops for launch in engine.launches(step))
 
 
+@pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("recipe", [preset("article"), {}])
-def test_flops_are_those_of_the_step(recipe):
+def test_flops_are_those_of_the_step(recipe, design):
     """The estimate counts the products of a step's networks; tiles here go over all of them, and no more."""
-    engine = gpu_steps.engine(recipe)
+    engine = gpu_steps.engine(recipe | dict(design=design))
     every = engine.config.penalty_every if engine.config.has_penalty else 1
     mine = sum(total(engine, step) for step in range(every)) / every
     once = 2 * engine.config.batch * sum(a * b for a, b in pairwise(engine.spec.g_widths))
@@ -45,7 +47,7 @@ def test_flops_are_those_of_the_step(recipe):
 
 def test_bytes_of_a_product():
     """64 x 96 in tiles of 32 x 32: A is read three times, B twice, C stored once."""
-    p = gpu_model.Product(64, 96, 40, (32, 32, 16))
+    p = gpu_work.Product(64, 96, 40, (32, 32, 16))
     assert p.l2 == 4 * (3 * 64 * 40 + 2 * 96 * 40 + 64 * 96)
     assert (p.flops, p.turns) == (2 * 64 * 96 * 40, 3)
 
@@ -60,7 +62,7 @@ def test_programs_of_a_multiprocessor(resources, warps, programs):
 
 
 def test_a_table_adds_up():
-    engine = gpu_steps.engine(preset("article"))
+    engine = gpu_steps.engine(preset("article") | dict(design="layered"))
     text, totals = gpu_model.table(engine, 0, stand_in)
     assert "| **step** | 19 | |" in text and "modelled us" in text
     wanted = sum(gpu_model.seconds(H100, engine, launch, 8) for launch in engine.launches(0))
@@ -68,7 +70,8 @@ def test_a_table_adds_up():
 
 
 def test_times_follow_their_causes():
-    engine, big = gpu_steps.engine(preset("article")), gpu_steps.engine(preset("article") | dict(batch=8192))
+    article = preset("article") | dict(design="layered")
+    engine, big = gpu_steps.engine(article), gpu_steps.engine(article | dict(batch=8192))
     small = gpu_model.table(engine, 0, stand_in)[1]
     assert gpu_model.table(big, 0, stand_in)[1]["H100"] > 3 * small["H100"]
     launch = engine.launches(0)[0]
@@ -84,5 +87,5 @@ def test_everything_printed_says_modelled(monkeypatch, capsys):
     monkeypatch.setattr(gpu_model, "table", lambda engine, step: table(engine, step, stand_in))
     assert gpu_model.main(["--batch", "32"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Modelled, not timed.") and out.count("Modelled steps/s") == 3
+    assert out.startswith("Modelled, not timed.") and out.count("Modelled steps/s") == 6
     assert "us |" not in out.replace("modelled us |", "")

@@ -67,8 +67,9 @@ def numbers(launches):
     ]
 
 
-def test_replays_are_the_launches_of_these_steps(world):
-    engine = world.engine()
+@pytest.mark.parametrize("design", ["layered", "row-fused"])
+def test_replays_are_the_launches_of_these_steps(world, design):
+    engine = world.engine(design=design)
     asked = world.asked(engine, 21)
     wanted = [launch for step in range(8, 29) for launch in engine.launches(step)]
     assert all(a is b for a, b in zip(asked, wanted, strict=True))
@@ -115,7 +116,8 @@ CHANGES = {
     "options": dict(beta1=0.25, eps=1e-5, loss="bce"),
     "penalties": dict(penalty_every=3),
     "discriminator steps": dict(d_steps=2),
-    "precision": dict(precision="ieee"),
+    "precision": dict(precision="bf16"),
+    "design": dict(design="layered"),
 }
 
 
@@ -156,7 +158,10 @@ def test_memory_is_told(world):
     engine = world.engine()
     assert engine.memory["graphs"] == 100 * len(world.stand_in.graphs) == 200
     assert engine.memory["buffers"] > 4 * 3 * engine.layout.parameters
-    assert "products in tf32, 16 steps a graph; " in engine.describe() and "MB in graphs" in engine.describe()
+    assert (
+        "row-fused kernels, products in tf32, 16 steps a graph; " in engine.describe()
+        and "MB in graphs" in engine.describe()
+    )
 
 
 def test_without_graphs(world):
@@ -172,7 +177,7 @@ def test_a_capture_that_fails_leaves_the_state(world, monkeypatch):
             raise RuntimeError("operation not permitted when stream is capturing")
         world.stand_in.launch(lambda: None)
 
-    engine = world.engine(graph=False)
+    engine = world.engine(graph=False, design="layered")
     monkeypatch.setattr(Launch, "__call__", launch)
     before = engine.export()
     with pytest.raises(UserError, match=r"--device cuda: .* step_head_kernel: operation not .*--no-graph"):

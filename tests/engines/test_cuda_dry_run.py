@@ -16,6 +16,7 @@ from fastgan.engines.cuda import CudaEngine
 pytestmark = pytest.mark.slow
 
 ATOMIC = r"\b(atom|red)\."
+LAYERED, ROW_FUSED = (dict(fused=True, device="cuda", design=d) for d in ("layered", "row-fused"))
 SMALL = dict(g_hidden=(32, 32), d_hidden=(32, 32), latent=16, batch=32)
 
 
@@ -40,18 +41,23 @@ def launched(config, steps):
 @pytest.mark.parametrize(
     ("options", "counts"),
     [
-        (preset("article"), [19, 19]),
-        (preset("article") | dict(condition=True, fused=True, device="cuda", data_on="host"), [19, 19]),
-        (dict(), [19, 16, 16, 16, 19]),  # one batch of fakes for both steps; three more with a penalty
+        (LAYERED | preset("article"), [19, 19]),
+        (LAYERED | preset("article") | dict(condition=True, data_on="host"), [19, 19]),
+        (LAYERED, [19, 16, 16, 16, 19]),  # one batch of fakes for both steps; three more with a penalty
+        (ROW_FUSED | preset("article"), [4, 4]),
+        (ROW_FUSED | preset("article") | dict(condition=True, data_on="host", d_steps=2), [6, 6]),
+        (ROW_FUSED | dict(d_hidden=(32,), g_hidden=(32,) * 4), [4] * 5),
     ],
 )
 def test_launches_of_the_default_depth(options, counts):
-    records, problems = launched(Config(**SMALL | options), len(counts))
+    config = Config(**SMALL | options)
+    records, problems = launched(config, len(counts))
     assert [len(r) for r in records] == counts
     assert problems == []
     assert all("kernel" in launch[0] for record in records for launch in record)  # none is PyTorch's
-    same = [r for r, count in zip(records, counts, strict=True) if count == counts[-1]]
-    assert all(r == same[0] for r in same)
+    every = config.penalty_every if config.has_penalty else 1
+    penalized, others = records[::every], [r for n, r in enumerate(records) if n % every]
+    assert all(r == penalized[0] for r in penalized) and all(r == others[0] for r in others)
 
 
 def test_the_pattern_of_atomic_instructions():
@@ -62,14 +68,15 @@ def test_the_pattern_of_atomic_instructions():
 def test_launches_by_depth():
     """Forward: one a layer, the discriminator's last one with the loss; backward: one a hidden layer."""
     g, d = 3, 1
-    options = dict(g_hidden=(32,) * g, d_hidden=(32,) * d, reuse_fakes=False)
+    options = LAYERED | dict(g_hidden=(32,) * g, d_hidden=(32,) * d, reuse_fakes=False)
     (record,), problems = launched(Config(**SMALL | preset("article") | options), 1)
     d_step = (g + 1) + d + 1 + (d - 1) + 1
     g_step = (g + 1) + d + 1 + (d - 1) + 1 + g + 1
     assert len(record) == d_step + g_step and problems == []
 
 
-KINDS = ("article, every step", "default, steps with penalties", "default, steps without")
+RECIPES = ("article, every step", "default, steps with penalties", "default, steps without")
+KINDS = [f"{design}: {recipe}" for design in ("layered", "row-fused") for recipe in RECIPES]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,8 +84,10 @@ def test_the_recorded_launches_are_those_of_the_dry_run(kind):
     """kernels/README.md shows the record."""
     gpu_table = pytest.importorskip("bench.gpu_table")
     recorded = json.loads(gpu_table.RECORD.read_text())["launches"]
-    options, step = {"article": preset("article"), "default": {}}[kind.split(",")[0]], "without" in kind
-    records, problems = launched(Config(**SMALL | options), 2)
+    design, recipe = kind.split(": ")
+    options, step = {"article": preset("article"), "default": {}}[recipe.split(",")[0]], "without" in recipe
+    config = Config(**SMALL | LAYERED | options | dict(design=design))
+    records, problems = launched(config, 2)
     assert Counter(launch[0] for launch in records[step]) == recorded[kind] and problems == []
     assert set(recorded) == set(KINDS)
-    assert sum(recorded[KINDS[0]].values()) <= 19
+    assert sum(recorded[kind].values()) <= (19 if design == "layered" else 4)

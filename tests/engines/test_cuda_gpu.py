@@ -22,6 +22,7 @@ pytestmark = [
 
 EXACT = ["ieee"] if torch.version.hip else ["ieee", "tf32x3"]
 CUDA = dict(fused=True, device="cuda")
+DESIGNS = ("layered", "row-fused")
 RECIPES = {"default": {}, "article": preset("article"), "seldom penalties": dict(penalty_every=40, d_steps=3)}
 
 
@@ -42,24 +43,27 @@ def digits():
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("precision", [*EXACT, "tf32", "bf16"])
-def test_replays_equal_launches_one_by_one(digits, recipe, precision):
-    config = Config(**RECIPES[recipe])
-    captured, launched = (started(config, digits, precision=precision, graph=g) for g in (True, False))
+@pytest.mark.parametrize("design", DESIGNS)
+def test_replays_equal_launches_one_by_one(digits, recipe, precision, design):
+    config, options = Config(**RECIPES[recipe]), dict(precision=precision, design=design)
+    captured, launched = (started(config, digits, **options, graph=g) for g in (True, False))
     for steps in (1, 50, 7):  # blocks, and steps before and after
         np.testing.assert_array_equal(captured.run(steps), launched.run(steps))
     assert_identical(captured.export().tensors, launched.export().tensors)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_capture_leaves_the_state_as_it_was(digits, recipe):
-    engine = engine_for(Config(**RECIPES[recipe]), digits)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_capture_leaves_the_state_as_it_was(digits, recipe, design):
+    engine = engine_for(Config(**RECIPES[recipe]), digits, design=design)
     state = State.initial(engine.spec, 3)
     engine.load(state)
     assert_identical(engine.export().tensors, state.tensors)
 
 
-def test_a_poisoned_replay_writes_all_that_it_reads(digits):
-    clean, poisoned = (started(Config(), digits) for _ in range(2))
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_poisoned_replay_writes_all_that_it_reads(digits, design):
+    clean, poisoned = (started(Config(), digits, design=design) for _ in range(2))
     for _ in range(3):
         for scratch in (poisoned.buffers.workspace, poisoned.buffers.metrics):
             scratch.fill_(torch.nan)
@@ -89,13 +93,15 @@ def test_streamed_rows_are_the_rows(digits, recipe, steps, monkeypatch):
     assert_identical(streamed.export().tensors, resident.export().tensors)
 
 
+@pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("precision", EXACT)
 @pytest.mark.parametrize("name", parity.CASES)
-def test_parity(name, precision):
+def test_parity(name, precision, design):
     config, data = parity.case(name)
     spec = started(config, data).spec
     states = [State.initial(spec, seed) for seed in parity.SEEDS[:3]]
-    found = parity.traces(config, data, lambda c, d: engine_for(c, d, precision=precision), states)
+    options = dict(precision=precision, design=design)
+    found = parity.traces(config, data, lambda c, d: engine_for(c, d, **options), states)
     assert [row for row in parity.judge(config, found) if not row.ok] == []
 
 
@@ -129,7 +135,8 @@ def test_memory_does_not_grow(digits):
 
 
 @pytest.mark.parametrize("recipe", ["article", "default"])
-def test_a_long_run_has_the_statistics_of_the_native_engine(digits, recipe):
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_long_run_has_the_statistics_of_the_native_engine(digits, recipe, design):
     """Beyond some 20 steps only these can agree: losses and accuracies, means over the last 500 of 2,000."""
     config = Config(**RECIPES[recipe], steps=2000)
     native = []
@@ -137,7 +144,7 @@ def test_a_long_run_has_the_statistics_of_the_native_engine(digits, recipe):
         engine = engines.create(replace(config, fused=True, seed=seed), digits)
         engine.load(State.initial(engine.spec, seed))
         native.append(engine.run(2000)[-500:, [0, 1, 3, 4, 5]].mean(0))
-    mine = started(config, digits).run(2000)
+    mine = started(config, digits, design=design).run(2000)
     assert np.isfinite(mine[:, :2]).all()
     spread = np.ptp(native, axis=0) + 0.05 * np.abs(np.mean(native, axis=0))
     assert (np.abs(mine[-500:, [0, 1, 3, 4, 5]].mean(0) - np.mean(native, axis=0)) <= 3 * spread).all()

@@ -27,15 +27,20 @@ WHOLE = {
     | dict(condition=True, head="tanh", loss="minimax", label_smoothing=0.3, d_steps=2, reuse_fakes=False),
     "conditional, R1 every step": dict(condition=True, r2=0.0, penalty_every=1, ema=0.0),
     "several tiles, odd sizes": dict(latent=34, g_hidden=(33,), d_hidden=(35,), batch=34, features=33),
+    "beyond a row-fused tile": dict(latent=129, g_hidden=(5,), d_hidden=(131, 3), batch=17, features=130),
     "float32 data, linear head": dict(head="linear", dtype="float32", features=13, rows=5),
     "width 1, batch 1": dict(batch=1, g_hidden=(1,), d_hidden=(1,), latent=1, features=1, r1=0.0),
 }
 
 
-def engine_for(config, data, precision="ieee"):
+DESIGNS = ("layered", "row-fused")
+
+
+def engine_for(config, data, precision="ieee", design="layered"):
     from fastgan.engines.cuda import CudaEngine
 
-    return CudaEngine(replace(config, fused=True, device="cuda", precision=precision), data, "cpu")
+    options = dict(fused=True, device="cuda", precision=precision, design=design)
+    return CudaEngine(replace(config, **options), data, "cpu")
 
 
 def small(case):
@@ -43,22 +48,24 @@ def small(case):
     return setting(make_data, {k: v for k, v in case.items() if k not in data}, **data)
 
 
+@pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("name", WHOLE)
-def test_parity(name):
+def test_parity(name, design):
     config, data = small(WHOLE[name])
     # What changes from step to step is in these; the others show it all in their first.
     steps = parity.STEPS if name in ("default", "penalties between steps") else (1,)
     state = later(config, data, 8) if name == "default" else initial(config, data)
-    found = parity.traces(config, data, engine_for, [state], steps)
+    found = parity.traces(config, data, lambda c, d: engine_for(c, d, design=design), [state], steps)
     assert [row for row in parity.judge(config, found, steps) if not row.ok] == []
 
 
+@pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize(("precision", "worse"), [("tf32x3", 1), ("tf32", 2**13), ("bf16", 2**16)])
-def test_other_precisions(precision, worse):
+def test_other_precisions(precision, worse, design):
     """A step's losses, as far off as operands of 10 or 7 bits make them."""
     config, data = small(WHOLE["article"])
     state = initial(config, data)
-    (t,) = parity.traces(config, data, lambda c, d: engine_for(c, d, precision), [state], (1,))
+    (t,) = parity.traces(config, data, lambda c, d: engine_for(c, d, precision, design), [state], (1,))
     losses = [x.metrics[0, :2].astype(np.float64) for x in (t.truth, t.engine)]
     error = np.abs(losses[0] - losses[1]).max()
     assert error <= worse * 4 * 2**-24
@@ -79,7 +86,8 @@ def replays_of_two_steps(patch):
     return stand_in
 
 
-def test_replays_pieces_slots_that_run_out_and_streamed_rows_are_bit_equal():
+@pytest.mark.parametrize(("design", "counts"), [("layered", [12, 22]), ("row-fused", [4, 8])])
+def test_replays_pieces_slots_that_run_out_and_streamed_rows_are_bit_equal(design, counts):
     """One engine in replays of two steps, with a stand-in for graphs; one launches kernels, in pieces, and
     its rows come from the host, those of two steps at a time."""
     from fastgan.engines import cuda, cuda_data
@@ -88,14 +96,14 @@ def test_replays_pieces_slots_that_run_out_and_streamed_rows_are_bit_equal():
     state = later(config, data, 8)
     with pytest.MonkeyPatch.context() as patch:
         stand_in = replays_of_two_steps(patch)
-        through = engine_for(config, data)
+        through = engine_for(config, data, design=design)
         through.load(state)
         metrics = through.run(5)
-        assert sorted(len(g.calls) for g in stand_in.graphs if g.replays) == [12, 22]
+        assert sorted(len(g.calls) for g in stand_in.graphs if g.replays) == counts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "_SLOTS", 2)
         patch.setattr(cuda_data, "_WINDOW_BYTES", 2 * config.batch * data.rows.shape[1])
-        pieces = engine_for(replace(config, fused=True, device="cuda", data_on="host"), data)
+        pieces = engine_for(replace(config, fused=True, device="cuda", data_on="host"), data, design=design)
         assert pieces.buffers.data.shape == (12, 9)
         pieces.load(state)
         first = pieces.run(3)
@@ -108,7 +116,8 @@ def test_replays_pieces_slots_that_run_out_and_streamed_rows_are_bit_equal():
     assert (pieces.export().step, pieces.export().seed) == (13, state.seed)
 
 
-def test_streamed_rows_with_labels_in_replays():
+@pytest.mark.parametrize("design", DESIGNS)
+def test_streamed_rows_with_labels_in_replays(design):
     """A block of two steps that begins in one window and ends in the next."""
     case = BCE | dict(condition=True, d_steps=2, g_hidden=(4,), d_hidden=(4,), batch=3, latent=1)
     config, data = small(case | dict(dtype="float32"))
@@ -118,7 +127,7 @@ def test_streamed_rows_with_labels_in_replays():
         with pytest.MonkeyPatch.context() as patch:
             replays_of_two_steps(patch)
             patch.setattr("fastgan.engines.cuda_data._WINDOW_BYTES", 2 * 6 * 4 * 9)
-            engine = engine_for(replace(config, data_on=place), data)
+            engine = engine_for(replace(config, data_on=place), data, design=design)
             engine.load(state)
             assert ("rows from host memory for 2 steps" in engine.describe()) == (place == "host")
             results.append((engine.run(2), engine.export().tensors))
@@ -177,7 +186,10 @@ def test_the_train_command_stops_and_goes_on(tmp_path):
         (stopped,) = (tmp_path / "stopped").glob("0*")
         assert train.main(["--resume", str(stopped)]) == 0
     (whole,) = (tmp_path / "whole").glob("0*")
-    assert "cuda: cpu, products in ieee, kernels launched one by one" in (whole / "log.txt").read_text()
+    assert (
+        "cuda: cpu, layered kernels, products in ieee, kernels launched one by one"
+        in (whole / "log.txt").read_text()
+    )
     for file in ("checkpoints/step-0000000003.safetensors", "samples.npy"):
         assert (whole / file).read_bytes() == (stopped / file).read_bytes()
 

@@ -8,6 +8,7 @@ whether it is right, is not this test's.
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -43,14 +44,23 @@ def fitted(launch):
     return replace(launch, arguments=a | {"y_ptr": a["y_ptr"][:rows, : a["O"]]})
 
 
-def findings(case, module=None):
+def given(launch):
+    """Return the tensors of a launch that it must leave as they are, and those it must fill, by name."""
+    tensors = {k: v for k, v in launch.arguments.items() if isinstance(v, torch.Tensor)}
+    rows = launch.name in ("step_d_rows_kernel", "step_g_rows_kernel")
+    constant, whole = (*CONSTANT, *["p_ptr"][:rows]), (*WHOLE, *["partial_ptr"][: "penalty_ptr" in tensors])
+    return ({k: tensors[k] for k in names if k in tensors} for names in (constant, whole if rows else WHOLE))
+
+
+def findings(case, design="layered", module=None):
     """Run a step and return what is found; with a changed module, its kernels alone, up to a finding."""
     from helpers.sanitizer import Sanitizer
 
     from fastgan.engines.cuda import CudaEngine
 
     config, data = setting(make_data, CASES[case])
-    engine = CudaEngine(replace(config, fused=True, device="cuda", precision="ieee"), data, "cpu")
+    options = dict(fused=True, device="cuda", precision="ieee", design=design)
+    engine = CudaEngine(replace(config, **options), data, "cpu")
     engine.load(later(config, data, 8))
     found = []
     for launch in map(fitted, engine.launches(8)):
@@ -59,37 +69,58 @@ def findings(case, module=None):
             if found or own != module.__name__.removeprefix("mutant_of_"):
                 continue
             launch = replace(launch, kernel=getattr(module, launch.name))
-        tensors = {k: v for k, v in launch.arguments.items() if isinstance(v, torch.Tensor)}
-        inputs, outputs = ({k: tensors[k] for k in names if k in tensors} for names in (CONSTANT, WHOLE))
-        with Sanitizer(inputs, outputs) as lines:
+        with Sanitizer(*given(launch)) as lines:
             launch()
         found += lines
     return found
 
 
+@pytest.mark.parametrize("design", ["layered", "row-fused"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_is_clean(case):
-    assert findings(case) == []
+def test_a_step_is_clean(case, design):
+    assert findings(case, design) == []
 
 
 INSIDE = "(row[:, None] < rows) & (column[None, :] < columns)"
 OF_WEIGHTS = "mask = (o[:, None] < O) & (i[None, :] < I)"
 P, C = CASES
 PLANTED = {
-    "tiles cross columns": ("step_forward", P, INSIDE, "row[:, None] < rows", 2),
-    "a row too many": ("step_forward", P, INSIDE, INSIDE.replace("< rows", "<= rows"), 2),
     "programs mixed up": ("step_forward", C, "tl.program_id(0) // columns", "tl.program_id(0) % columns", 3),
     "all programs keep the rows": ("step_forward", C, "if first_columns:", "if True:", 2),
-    "rows of a penalty have no end": ("step_backward", P, "row, 2 * B, stride_q", "row, 3 * B, stride_q", 1),
     "the head forgets its mask": ("step_head", C, "g_fake, mask=here)", "g_fake)", 1),
     "two programs, one weight": ("step_backward", C, OF_WEIGHTS, "mask = o[:, None] < O", 1),
     "every program moves the clock": ("step_backward", P, "if pid == 0:", "if pid >= 0:", 1),
+    "rows cross into the next part": ("step_rows", P, "tl.where(b < B, n // ROWS * B + b, 2 * B)",
+                                      "n // ROWS * B + b", 1),
+    "programs overlap": ("step_rows", P, "tl.program_id(0) * ROWS", "tl.program_id(0) * (ROWS - 1)", 3),
+    "one sum for all programs": ("step_rows", P, "penalty_ptr + tl.program_id(0)", "penalty_ptr", 1),
+}  # fmt: skip
+OF_TILES = {
+    "tiles cross columns": ("step_forward", P, INSIDE, "row[:, None] < rows", 2),
+    "a row too many": ("step_forward", P, INSIDE, INSIDE.replace("< rows", "<= rows"), 2),
+    "a row too many, of a program": ("step_rows", P, INSIDE, INSIDE.replace("< rows", "<= rows"), 2),
+    "rows of a penalty have no end": ("step_backward", P, "row, 2 * B, stride_q", "row, 3 * B, stride_q", 1),
 }
+
+
+def design_of(module):
+    return "row-fused" if module == "step_rows" else "layered"
 
 
 @pytest.mark.parametrize("bug", PLANTED)
 def test_planted_bugs_are_found(bug):
-    from importlib import import_module
-
     name, case, *change = PLANTED[bug]
-    assert findings(case, mutant(import_module(f"fastgan.kernels.triton.{name}"), *change)) != []
+    module = mutant(import_module(f"fastgan.kernels.triton.{name}"), *change)
+    assert findings(case, design_of(name), module) != []
+
+
+@pytest.mark.parametrize("bug", OF_TILES)
+def test_bugs_planted_in_tiles_are_found(bug):
+    """In what kernels share: in a copy of it, which a copy of the kernels' module uses."""
+    name, case, *change = OF_TILES[bug]
+    tiles = mutant(import_module("fastgan.kernels.triton.step_tile"), *change)
+    module = mutant(import_module(f"fastgan.kernels.triton.{name}"), "from __future__", "from __future__")
+    vars(module).update(
+        {k: v for k, v in vars(tiles).items() if k in vars(module) and not k.startswith("__")}
+    )
+    assert findings(case, design_of(name), module) != []
