@@ -21,8 +21,6 @@ from fastgan.fusion import call
 from fastgan.fusion.classes import plain_class, set_class
 from fastgan.fusion.dataflow import IN_PLACE
 
-_LEAVES = (nn.Linear, *call.ACTIVATIONS, torch.jit.ScriptModule)
-
 
 class Failed(Exception):
     """A forward cannot be traced.
@@ -129,7 +127,7 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = module_qualified_name in self.opaque or isinstance(m, _LEAVES)
+        leaf = module_qualified_name in self.opaque or isinstance(m, (nn.Linear, *call.ACTIVATIONS))
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:

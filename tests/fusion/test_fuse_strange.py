@@ -122,3 +122,10 @@ def test_a_parametrization_makes_a_subclass_of_the_fused_class(ran):
     parametrize.remove_parametrizations(model, "scale")
     assert type(model) is Scaled
     torch.testing.assert_close(model(X), wanted)
+
+
+def test_a_copy_of_another_subclass_is_of_that_class():
+    model = fastgan.fuse(pair())
+    model.__class__ = type("Sharded", (type(model),), {})
+    assert type(copy.deepcopy(model)) is type(model)
+    assert type(fastgan.unfuse(model)).__bases__ == (nn.Sequential,)
