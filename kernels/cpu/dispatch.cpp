@@ -59,7 +59,7 @@ const std::string& tiles_refused() {
 
 #endif
 
-std::vector<const Kernels*> usable() {
+std::vector<const Kernels*> find_usable() {
 #if defined(__x86_64__)
   std::vector<const Kernels*> found;
   if (has_avx512() && has_tiles() && tiles_refused().empty()) found.push_back(&amx::kernels);
@@ -72,6 +72,12 @@ std::vector<const Kernels*> usable() {
 #else
   return {&baseline::kernels};
 #endif
+}
+
+// Found once: in a virtual machine a cpuid takes microseconds, and every op asks.
+const std::vector<const Kernels*>& usable() {
+  static const std::vector<const Kernels*> found = find_usable();
+  return found;
 }
 
 }  // namespace
@@ -98,7 +104,7 @@ std::string refused_isa() {
 }
 
 const Kernels& choose_kernels() {
-  const auto found = usable();
+  const auto& found = usable();
   const char* wanted = std::getenv("FASTGAN_ISA");
   if (!wanted || !*wanted) return *found.front();
   std::string names;

@@ -120,7 +120,7 @@ def test_reasons(tensors, reason):
     assert found.impl == "reference" and reason in str(found)
 
 
-@pytest.mark.parametrize(("kind", "most"), [(AMD, 256), (INTEL, 64)], ids=str)
+@pytest.mark.parametrize(("kind", "most"), [(AMD, 256), (INTEL, 64), (("intel", "amx"), 512)], ids=str)
 def test_a_dense_layer_of_many_inputs_is_pytorchs_where_its_products_are_faster(on, kind, most):
     on(*kind)
     for inputs, impl in ((2, "cpu"), (most, "cpu"), (most + 1, "reference")):
