@@ -17,7 +17,7 @@ constexpr int TILES_FROM = 0;
 
 // Whether a product with `batch` rows of a batch, all threads' together, runs on tiles. A tile holds 32 of K. Its other
 // size has no part in it: whoever wants some columns of generated rows gets the bits of whole rows.
-INLINE bool on_tiles(int batch, int K) { return TILES_FROM && batch >= TILES_FROM && K >= 2 * 32; }
+INLINE bool on_tiles(int batch, int K) { return TILES_FROM && batch >= TILES_FROM && K > 2 * 32; }
 
 // C[m][n] = sum_k A[m][k] B[k][n], the arguments as of gemm(); `tiles`: on tiles. That depends on the whole
 // product's shape alone, since results must not depend on how it is cut.

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.parity import ISAS
+from helpers.programs import run_program
 
 from fastgan.ops.dense import linear_leaky_relu
 
 pytestmark = pytest.mark.skipif("amx" not in ISAS, reason="no tile unit, or the system gives it to nobody")
 
 SHAPES = [  # batch, inputs, outputs: whole tiles, tails in every direction, several blocks of k, many panels
-    (128, 64, 64),
+    (128, 96, 80),
     (129, 65, 67),
     (133, 784, 130),
     (175, 129, 95),
@@ -84,3 +85,25 @@ def test_what_is_not_finite_is_as_on_vectors(monkeypatch, bad, sign):
         assert torch.equal(tiles[vectors.isinf()], vectors[vectors.isinf()])
         assert torch.equal(tiles.isinf(), vectors.isinf())
     assert not results(monkeypatch, "amx", x, weight)[0][:3, :79].isinf().any()
+
+
+SMALL_STACK = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+class Stack(ctypes.Structure):
+    _fields_ = [("p", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+memory = ctypes.create_string_buffer(8192)  # for signals: too small for the registers with tiles
+assert libc.sigaltstack(ctypes.byref(Stack(ctypes.addressof(memory), 0, 8192)), None) == 0
+from fastgan.kernels import cpu
+print(cpu.describe())
+"""
+
+
+def test_where_the_system_refuses_tiles_that_is_told():
+    done = run_program(SMALL_STACK)
+    assert done.stdout == (
+        "native C++, avx512 (also: avx2, baseline; not amx: the system gives this process no tiles "
+        "(No space left on device))\n"
+    )
+    done = run_program(SMALL_STACK, FASTGAN_ISA="amx")
+    assert "got 'amx'" in done.stderr and "not amx: the system gives this process no tiles" in done.stderr
