@@ -53,7 +53,7 @@ BCE = {
     "none, weights": ("none", True, True, 100_000),
 }
 """So many rows have several programs, whose sums a second launch adds."""
-STEPS = {"step": gpu_steps.launch_step}
+STEPS = {"step": gpu_steps.launch_step, "rows": gpu_steps.launch_rows}
 BCE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -2,7 +2,7 @@
 
 A table and no search at run time: a search needs a device, costs the first call seconds, and may choose
 differently in the next process, which would change the rounding. No GPU has timed these tiles: they are among
-the usual ones, and compile without a byte of stack on every target (``python -m bench.gpu_table``).
+the usual ones, and compile without a byte of stack on every target, or nearly (``bench.gpu_table``).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ ROW_TILES = {
     "ieee": Tile(16, 64, 16, warps=8, stages=4),
 }
 """Of the row-fused kernels, by arithmetic: a program's pairs of rows, columns of a layer at a time, depth.
-With 8 warps in tf32, or 16 in ieee, ptxas keeps some registers in memory."""
+With 8 warps in tf32, or 16 in ieee, ptxas keeps more registers in memory: here, of some variants 8 to 32
+bytes a thread."""
 
 ENOUGH_PROGRAMS = 264
 """Two for each of an H100's 132 multiprocessors: instead of fewer large tiles, take small ones."""
