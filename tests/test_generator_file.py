@@ -252,6 +252,18 @@ def test_what_a_header_claims_takes_no_memory(tmp_path, peak):
     assert peak(refused, path) < 1
 
 
+def test_a_file_with_a_hole_of_all_it_claims_is_not_read(tmp_path, peak):
+    values, tensors = parts(PLAIN)
+    values["spec"] |= dict(features=2**17, g_hidden=[4096], latent=1)
+    values["schema"]["shape"] = [2**17]
+    path = write(tmp_path / "g", values, tensors)
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    with open(path, "r+b") as file:
+        file.truncate(header + 4 * (2 * 4096 + (4096 + 1) * 2**17))
+    assert peak(refused, path) < 1
+    assert "parameters" in refused(path)
+
+
 @pytest.mark.parametrize("item", ["[],", "{},", '"",', '{"a":1},', "1,"])
 def test_a_header_full_of_small_values_stays_small(tmp_path, peak, item):
     size = generator_file.MOST_HEADER - 100

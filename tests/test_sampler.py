@@ -160,7 +160,8 @@ def work(queue):
 context = multiprocessing.get_context("fork")
 queue = context.SimpleQueue()
 process = context.Process(target=work, args=(queue,))
-process.start()
+with sampler._own()[0]:  # another thread of the parent is at work, and is not there in its child, either
+    process.start()
 print(queue.get())
 process.join()
 work(type("Print", (), {{"put": print}}))

@@ -169,6 +169,24 @@ def test_iterable_replicas_share_the_rows(labelled, length, batch_size, replicas
         assert not flat
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
+def test_workers_of_replicas_share_the_rows(labelled):
+    parts = [
+        loaded(
+            DataLoader(
+                VirtualIterable(labelled, 1000, batch_size=100, num_replicas=2, rank=rank),
+                batch_size=None,
+                num_workers=2,
+                multiprocessing_context="fork",
+            )
+        )[0]
+        for rank in range(2)
+    ]
+    assert [len(part) for part in parts] == [500, 500]
+    rows = torch.from_numpy(Sampler(labelled).rows(0, 1000))
+    assert torch.equal(sort_rows(torch.cat(parts)), sort_rows(rows))
+
+
 def test_iterables_transform_whole_batches(labelled):
     shapes = []
     dataset = VirtualIterable(
