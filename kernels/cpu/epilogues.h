@@ -1,5 +1,6 @@
-// What happens to a tile of C while it is still in registers. An epilogue gives the accumulators' start, may
-// prefetch, and finishes a tile: rows m, m + 1, ... of panel n.
+// What happens to a tile of C. An epilogue gives the accumulators' start, may ask for memory ahead, and finishes a tile
+// while it is still in registers: rows m, m + 1, ... of panel n. Or, BESIDE, it finishes one line of 16 after the other
+// in STAGES, between the products of the next tile (gemm.h).
 #pragma once
 #include "kernels.h"
 #include "vmath.h"
@@ -27,9 +28,10 @@ INLINE V derivative(V y) {
 INLINE V leak(V dy, V y, float slope) { return y > 0.0f ? dy : dy * slope; }
 
 struct FromZero {
+  static constexpr bool BESIDE = false;
   INLINE V start(int, int, int) const { return V{}; }
-  template <int R>
-  INLINE void prefetch(int, int) const {}
+  INLINE long at(int, int) const { return 0; }  // where row m of panel n lies, in floats
+  INLINE void prefetch(long) const {}
 };
 
 // The bias goes with C's columns: with n, or with m where C's lanes run along rows.
@@ -99,14 +101,14 @@ struct HeadGradient : FromZero {
   }
 };
 
-// One vector of parameters takes one Adam step; with a moving average, that follows.
+// Adam, vector by vector.
+INLINE V first_moment(const fastgan::Adam& a, V m, V gradient) { return m * a.beta1 + gradient * a.rest1; }
+INLINE V second_moment(const fastgan::Adam& a, V v, V gradient) { return v * a.beta2 + gradient * gradient * a.rest2; }
+INLINE V divisor(const fastgan::Adam& a, V v) { return vsqrt(v) * a.inverse_sqrt + a.eps; }
+// The parameter's step; with a moving average, that follows.
 template <bool AVERAGE>
-INLINE void adam_step(const fastgan::Adam& a, V gradient, const fastgan::Weights& p, long i) {
-  const V m = load(p.m + i) * a.beta1 + gradient * a.rest1;
-  const V v = load(p.v + i) * a.beta2 + gradient * gradient * a.rest2;
-  store(p.m + i, m);
-  store(p.v + i, v);
-  const V w = load(p.w + i) - m * a.rate / (vsqrt(v) * a.inverse_sqrt + a.eps);
+INLINE void descend(const fastgan::Adam& a, V m, V divisor, const fastgan::Weights& p, long i) {
+  const V w = load(p.w + i) - m * a.rate / divisor;
   store(p.w + i, w);
   if constexpr (AVERAGE) {
     const V e = load(p.average + i);
@@ -115,26 +117,44 @@ INLINE void adam_step(const fastgan::Adam& a, V gradient, const fastgan::Weights
 }
 
 template <bool AVERAGE>
+INLINE void adam_step(const fastgan::Adam& a, V gradient, const fastgan::Weights& p, long i) {
+  const V m = first_moment(a, load(p.m + i), gradient), v = second_moment(a, load(p.v + i), gradient);
+  store(p.m + i, m);
+  store(p.v + i, v);
+  descend<AVERAGE>(a, m, divisor(a, v), p, i);
+}
+
+template <bool AVERAGE>
 struct Update : FromZero {
+  static constexpr bool BESIDE = SPARE_REGISTERS;
+  static constexpr int STAGES = 3;
   fastgan::Weights p;
   fastgan::Adam adam;
   Update(const fastgan::Weights& p, const fastgan::Adam& adam) : p(p), adam(adam) {}
+  INLINE long at(int m, int n) const { return n * p.panel + (long)m * PW; }
   // Parameters and moments are asked for while the products run: they come from the second-level cache or beyond.
-  template <int R>
-  INLINE void prefetch(int m, int n) const {
-    const long i = n * p.panel + (long)m * PW;
-    UNROLL for (int r = 0; r < R; r++) {
-      __builtin_prefetch(p.w + i + r * PW, 1);
-      __builtin_prefetch(p.m + i + r * PW, 1);
-      __builtin_prefetch(p.v + i + r * PW, 1);
-      if constexpr (AVERAGE) __builtin_prefetch(p.average + i + r * PW, 1);
+  INLINE void prefetch(long i) const {
+    __builtin_prefetch(p.w + i, 1);
+    __builtin_prefetch(p.m + i, 1);
+    __builtin_prefetch(p.v + i, 1);
+    if constexpr (AVERAGE) __builtin_prefetch(p.average + i, 1);
+  }
+  // The square root and the division stand in stages of their own: their results are there when the next stage wants
+  // them. `c`: the gradient, then the divisor.
+  template <int STAGE>
+  INLINE void stage(long i, float* c) const {
+    if constexpr (STAGE == 0) {
+      const V gradient = load(c);
+      store(p.m + i, first_moment(adam, load(p.m + i), gradient));
+      store(p.v + i, second_moment(adam, load(p.v + i), gradient));
     }
+    if constexpr (STAGE == 1) store(c, divisor(adam, load(p.v + i)));
+    if constexpr (STAGE == 2) descend<AVERAGE>(adam, load(p.m + i), load(c), p, i);
   }
   template <int R>
   INLINE void finish(int m, int n, const V (&c)[R][NV]) const {
-    const long at = n * p.panel + (long)m * PW;
     UNROLL for (int i = 0; i < R; i++)
-      UNROLL for (int j = 0; j < NV; j++) adam_step<AVERAGE>(adam, c[i][j], p, at + i * PW + j * VW);
+      UNROLL for (int j = 0; j < NV; j++) adam_step<AVERAGE>(adam, c[i][j], p, at(m + i, n) + j * VW);
   }
 };
 

@@ -27,9 +27,12 @@ INLINE void over_tile(F f) {
       UNROLL for (int j = 0; j < NV; j++) f(p, i, j);
 }
 
-// One tile of R rows and P panels, K products deep.
-template <int R, int P, Left A>
-INLINE void microkernel(int K, const float* a, long a_panel, const float* b, long b_panel, Accumulators<R, P>& c) {
+constexpr int ROUND = 8;  // products between which a tile's other work is spread
+
+// One tile of R rows and P panels, K products deep; beside(u) after the u-th product of a round.
+template <int R, int P, Left A, class Beside>
+INLINE void microkernel(int K, const float* a, long a_panel, const float* b, long b_panel, Accumulators<R, P>& c,
+                        Beside beside) {
   const float* row[P];  // of each panel of B
   UNROLL for (int p = 0; p < P; p++) row[p] = b + p * b_panel;
   // One k: a column of A, `step` apart, times the u-th row of B from here.
@@ -49,12 +52,18 @@ INLINE void microkernel(int K, const float* a, long a_panel, const float* b, lon
   int k = 0;
   if constexpr (A == Left::LanesAlongM) {
     // Unrolled by four, a twentieth of the time went to moves between registers at the end of each round (GCC 12).
-    for (; k + 8 <= K; k += 8, a += 8 * PW, advance(8))
-      UNROLL for (int u = 0; u < 8; u++) rank1(a + u * PW, 1, u);
+    for (; k + ROUND <= K; k += ROUND, a += ROUND * PW, advance(ROUND))
+      UNROLL for (int u = 0; u < ROUND; u++) rank1(a + u * PW, 1, u), beside(u);
     for (; k < K; k++, a += PW, advance(1)) rank1(a, 1, 0);
   } else {
-    for (; k + PW <= K; k += PW, a += a_panel, advance(PW))
-      UNROLL for (int u = 0; u < PW; u++) rank1(a + u, PW, u);
+    for (; k + PW <= K; k += PW, a += a_panel)
+      for (int half = 0; half < PW; half += ROUND, advance(ROUND))  // both unrolled: more code, G's last layer 5% slower
+        UNROLL for (int u = 0; u < ROUND; u++) {
+          // Of the next tile's rows, a line at a time: 1 to 5% of a step where caches are as far away as here
+          // (Sapphire Rapids); with few registers it costs more than it brings.
+          if (SPARE_REGISTERS && half + u < R) __builtin_prefetch(a + (R + half + u) * PW);
+          rank1(a + half + u, PW, u), beside(u);
+        }
     for (; k < K; k++, a++, advance(1)) rank1(a, PW, 0);
   }
 }
@@ -72,10 +81,61 @@ struct Tile {
   int m, n;          // first row, first panel
 };
 
-// Arguments come by value: what is behind a reference would be read again after every store.
+// The lines of a tile whose epilogue is done beside the products of the next tile: a square root and a division keep
+// their unit busy for 22 cycles (AVX-512), but not the multipliers.
+struct Waiting {
+  alignas(64) float sums[NP * MR * PW];
+  long panel[NP];  // where line 0 of each panel would lie if the panel were the first
+  int rows, lines = 0, done = 0;
+
+  template <class Epilogue, int R, int P>
+  INLINE void hold(const Epilogue& epilogue, int m, int n, const Accumulators<R, P>& c) {
+    float* const to = sums;
+    over_tile<R, P>([&](int p, int i, int j) { store(to + (p * R + i) * PW + j * VW, c[p][i][j]); });
+    UNROLL for (int p = 0; p < P; p++) panel[p] = epilogue.at(m - p * R, n + p);
+    rows = R, lines = R * P, done = 0;
+  }
+  template <int STAGE, class Epilogue>
+  INLINE void stage(int i, const Epilogue& epilogue) {
+    static_assert(NP <= 2);
+    const long at = panel[NP > 1 && i >= rows] + i * PW;
+    UNROLL for (int j = 0; j < NV; j++) epilogue.template stage<STAGE>(at + j * VW, sums + i * PW + j * VW);
+  }
+  template <class Epilogue>
+  INLINE void rest(const Epilogue& epilogue) {
+    static_assert(Epilogue::STAGES == 3);
+    for (int i = done; i < lines; i++) stage<0>(i, epilogue);
+    for (int i = done; i < lines; i++) stage<1>(i, epilogue);
+    for (int i = done; i < lines; i++) stage<2>(i, epilogue);
+    done = lines;
+  }
+};
+
+// A tile's products and, spread between them, another tile's epilogue and requests for the memory of its own.
 template <int R, int P, Left A, class Epilogue>
-NOINLINE void tile(const Tile t, const Epilogue epilogue) {
-  // By value, too: what a lambda refers to is no longer passed in registers, and short tiles were 8% slower.
+INLINE void products_beside(const Tile& t, Accumulators<R, P>& c, const Epilogue& epilogue, Waiting& waiting) {
+  const int lines = waiting.lines, rounds = t.K / ROUND, quota = rounds ? (lines + rounds - 1) / rounds : 0;
+  const long first = epilogue.at(t.m, t.n), second = epilogue.at(t.m - R, t.n + P - 1);
+  int done = waiting.done, end = done;
+  microkernel<R, P, A>(t.K, t.a, t.a_panel, t.b, t.b_panel, c, [&](int u) __attribute__((always_inline)) {
+    if (u == 0) {
+      end = done + quota < lines ? done + quota : lines;
+      for (int i = done; i < end; i++) waiting.stage<0>(i, epilogue);
+      for (int i = done; i < end; i++) epilogue.prefetch((i < R ? first : second) + i * PW);
+    }
+    if (u == 3)
+      for (int i = done; i < end; i++) waiting.stage<1>(i, epilogue);
+    if (u == 6)
+      for (; done < end; done++) waiting.stage<2>(done, epilogue);
+  });
+  waiting.done = done;
+  waiting.rest(epilogue);
+}
+
+// Arguments come by value: what is behind a reference would be read again after every store, and a lambda that refers
+// to them keeps them out of registers (short tiles were 8% slower).
+template <int R, int P, Left A, class Epilogue>
+NOINLINE void tile(const Tile t, const Epilogue epilogue, Waiting* const waiting) {
   const auto partial = [to = t.partial, panel = t.partial_panel](int p, int i, int j) {
     return to + p * panel + i * PW + j * VW;
   };
@@ -86,30 +146,41 @@ NOINLINE void tile(const Tile t, const Epilogue epilogue) {
   } else {
     over_tile<R, P>([&](int p, int i, int j) { c[p][i][j] = V{}; });
   }
-  if (t.last) {
-    UNROLL for (int p = 0; p < P; p++) epilogue.template prefetch<R>(t.m, t.n + p);
+  if constexpr (Epilogue::BESIDE) {
+    products_beside<R, P, A>(t, c, epilogue, *waiting);
+  } else {
+    if (t.last) {
+      UNROLL for (int p = 0; p < P; p++)
+        UNROLL for (int i = 0; i < R; i++) epilogue.prefetch(epilogue.at(t.m + i, t.n + p));
+    }
+    microkernel<R, P, A>(t.K, t.a, t.a_panel, t.b, t.b_panel, c, [](int) {});
   }
-  microkernel<R, P, A>(t.K, t.a, t.a_panel, t.b, t.b_panel, c);
   // Every block of k has a sum of its own: the rounding error of one long sum grows with its length (at 8192 rows it
   // was 20 times that of blocks).
   if (!t.first) over_tile<R, P>([&](int p, int i, int j) { c[p][i][j] = c[p][i][j] + load(partial(p, i, j)); });
-  if (t.last) {
-    UNROLL for (int p = 0; p < P; p++) epilogue.template finish<R>(t.m, t.n + p, c[p]);
-  } else {
+  if (!t.last) {
     over_tile<R, P>([&](int p, int i, int j) { store(partial(p, i, j), c[p][i][j]); });
+  } else if constexpr (Epilogue::BESIDE) {
+    waiting->hold<Epilogue, R, P>(epilogue, t.m, t.n, c);
+  } else {
+    UNROLL for (int p = 0; p < P; p++) epilogue.template finish<R>(t.m, t.n + p, c[p]);
   }
 }
 
-// Rows of the tallest tile: of 16 at a time, where A's lanes run along m, equal parts.
-template <Left A>
-constexpr int TALLEST = A == Left::LanesAlongM ? (PW + (PW + MR - 1) / MR - 1) / ((PW + MR - 1) / MR) : MR;
+// Rows of the tallest tile. Where A's lanes run along m, it has an equal part of 16; work beside the products wants
+// registers, too.
+template <Left A, class Epilogue>
+constexpr int tallest() {
+  constexpr int most = Epilogue::BESIDE ? 8 : MR, parts = (PW + most - 1) / most;
+  return A == Left::LanesAlongM ? (PW + parts - 1) / parts : most;
+}
 
-template <int P, Left A, class Epilogue, int R = TALLEST<A>>
-INLINE void tile_of(int rows, const Tile& t, const Epilogue& epilogue) {
+template <int P, Left A, class Epilogue, int R = tallest<A, Epilogue>()>
+INLINE void tile_of(int rows, const Tile& t, const Epilogue& epilogue, Waiting* waiting) {
   if (rows == R) {
-    tile<R, P, A>(t, epilogue);
+    tile<R, P, A>(t, epilogue, waiting);
   } else if constexpr (R > 1) {
-    tile_of<P, A, Epilogue, R - 1>(rows, t, epilogue);
+    tile_of<P, A, Epilogue, R - 1>(rows, t, epilogue, waiting);
   }
 }
 
@@ -136,12 +207,13 @@ struct Operands {
 // Rows [m0, m1) and, if `second` is not 0, rows [m0 + second, m1 + second) of P panels of C, from panel n on; block
 // [k, k + kc) of the products.
 template <int P, Left A, class Epilogue>
-INLINE void gemm_block(const Operands& o, int k, int kc, int m0, int m1, int second, int n, const Epilogue& epilogue) {
+INLINE void gemm_block(const Operands& o, int k, int kc, int m0, int m1, int second, int n, const Epilogue& epilogue,
+                       Waiting* waiting) {
+  constexpr int most = tallest<A, Epilogue>();
   const int unit = A == Left::LanesAlongM ? PW : m1 - m0;
   for (int begin = m0;; begin += second) {
     for (int group = begin; group < begin + m1 - m0; group += unit) {
-      const int left = begin + m1 - m0 - group, rows = left < unit ? left : unit;
-      const int tiles = (rows + TALLEST<A> - 1) / TALLEST<A>;
+      const int left = begin + m1 - m0 - group, rows = left < unit ? left : unit, tiles = (rows + most - 1) / most;
       for (int i = 0, m = group; i < tiles; i++) {
         // Heights differ by at most one: a tile of few rows cannot hide the latency of an FMA.
         const int height = rows / tiles + (i < rows % tiles);
@@ -151,7 +223,7 @@ INLINE void gemm_block(const Operands& o, int k, int kc, int m0, int m1, int sec
                       Tile{kc, a, o.a_panel, o.b + n * o.b_panel + (long)k * PW, o.b_panel,
                            o.partial + n * o.partial_panel + (long)m * PW, o.partial_panel, k == 0, k + kc >= o.K, m,
                            n},
-                      epilogue);
+                      epilogue, waiting);
         m += height;
       }
     }
@@ -164,12 +236,14 @@ INLINE void gemm_block(const Operands& o, int k, int kc, int m0, int m1, int sec
 template <Left A, class Epilogue>
 INLINE void gemm(const Operands& o, int m0, int m1, int second, int n0, int n1, const Epilogue& epilogue) {
   const int depth = part(o.K, KC, PW);
+  Waiting waiting;
   for (int k = 0; k < o.K; k += depth) {
     const int kc = o.K - k < depth ? o.K - k : depth;
     int n = n0;
-    for (; n + NP <= n1; n += NP) gemm_block<NP, A>(o, k, kc, m0, m1, second, n, epilogue);
-    for (; n < n1; n++) gemm_block<1, A>(o, k, kc, m0, m1, second, n, epilogue);
+    for (; n + NP <= n1; n += NP) gemm_block<NP, A>(o, k, kc, m0, m1, second, n, epilogue, &waiting);
+    for (; n < n1; n++) gemm_block<1, A>(o, k, kc, m0, m1, second, n, epilogue, &waiting);
   }
+  if constexpr (Epilogue::BESIDE) waiting.rest(epilogue);
 }
 
 }  // namespace FASTGAN_NS

@@ -238,7 +238,8 @@ class TileGemm {
     const Tiles now{row.m, n, down(row), std::min(n1 - n, 2), row.k};
     if (row.k + depth >= o.K)
       for (int i = 0; i < now.down; i++)
-        for (int j = 0; j < now.across; j++) epilogue.template prefetch<TILE>(now.m + i * TILE, n + j);
+        for (int j = 0; j < now.across; j++)
+          for (int r = 0; r < TILE; r++) epilogue.prefetch(epilogue.at(now.m + i * TILE + r, n + j));
     b_done = f_done = credit = 0;
     units = split_b.units + (a_quota - a_done) + (finished.down ? 4 * FINISHING : 0);
     pieces = BESIDE * steps(row.k);

@@ -30,7 +30,7 @@ struct Product {
   long w_panel;
   Panels c;
   int K, N;
-  int batch;  // rows of the whole product, all threads' together: how they are computed depends on it
+  int batch = 0;  // rows of the whole product, all threads' together: how they are computed depends on it
 };
 
 // In place of `batch`, for rows whose bits must not depend on how many are computed with them.

@@ -36,6 +36,8 @@ constexpr int VW = 4, MR = 6, NP = 1;
 #else
 constexpr int VW = 4, MR = 2, NP = 1;
 #endif
+// Whether a tile of 8 rows leaves registers for other work.
+constexpr bool SPARE_REGISTERS = VW == 16;
 constexpr int PW = 16;       // columns of a panel, on every instruction set
 constexpr int NV = PW / VW;  // vectors in one row of a panel
 
