@@ -14,7 +14,7 @@ namespace {
 
 // Panels of rows that a thread takes through a network at once, at most, so that their activations stay in its
 // second-level cache; and where work is shared evenly.
-constexpr int kChunk = 4, kEvenChunk = 16;
+constexpr int kChunk = 8, kEvenChunk = 16;
 constexpr auto kPollEvery = std::chrono::milliseconds(20);
 
 Adam adam_of(const Spec& spec, double lr, double average, uint64_t update) {
@@ -29,12 +29,12 @@ Adam adam_of(const Spec& spec, double lr, double average, uint64_t update) {
 }  // namespace
 
 Engine::Engine(const Spec& spec, const DataRows& data, int threads)
-    : kernels(choose_kernels()), plan(spec, threads), data_(data), pool_(threads) {}
+    : kernels(choose_kernels()), plan(spec, threads), data_(data), pool_(threads), claimed_((size_t)threads) {}
 
 long Engine::run(long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll) {
   if (steps <= 0 || stop_.exchange(false)) return 0;
   halt_ = false;
-  claimed_[0] = claimed_[1] = 0;
+  for (Claimed& c : claimed_) c.units[kRows] = c.units[kWeights] = 0;
   done_ = 0;
   pool_.run([&](int thread) { work(thread, steps, schedule, metrics, poll); });
   if (pool_.forked()) throw std::runtime_error("engine: the process was forked in a signal handler while it ran");
@@ -80,33 +80,39 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
   }
 }
 
-// Call work(begin, end) with stretches of [0, units) that no other thread has claimed, until none is left. Large ones
-// first, small ones at the end: `end_of` says where one ends that begins here.
-template <class End, class Work>
-void Engine::claim(int thread, Phase phase, int units, End end_of, Work work) {
-  std::atomic<int>& claimed = claimed_[phase];
-  if (thread == 0) claimed_[phase == kRows ? kWeights : kRows].store(0, std::memory_order_relaxed);
-  int begin = claimed.load(std::memory_order_relaxed);
-  while (begin < units) {
-    const int end = end_of(begin);
-    if (!claimed.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
-    work(begin, end);
-    begin = claimed.load(std::memory_order_relaxed);
+// Call work(begin, end) with stretches of units that no other thread has claimed, until none is left. A thread begins
+// with its own share, units [begin_of(thread), begin_of(thread + 1)), the same in every step, so that what it wrote in
+// one is in its caches in the next; then it helps the others. Large stretches first, small ones at the end: end_of(begin,
+// end) says where one ends that begins there, of what is left of a share.
+template <class Begin, class End, class Work>
+void Engine::claim(int thread, Phase phase, Begin begin_of, End end_of, Work work) {
+  const int threads = pool_.size();
+  claimed_[(size_t)thread].units[phase == kRows ? kWeights : kRows].store(0, std::memory_order_relaxed);
+  for (int i = 0; i < threads; i++) {
+    const int owner = (thread + i) % threads, first = begin_of(owner), last = begin_of(owner + 1);
+    std::atomic<int>& claimed = claimed_[(size_t)owner].units[phase];
+    for (int before = claimed.load(std::memory_order_relaxed); first + before < last;) {
+      const int end = end_of(first + before, last);
+      if (!claimed.compare_exchange_weak(before, end - first, std::memory_order_relaxed)) continue;
+      work(first + before, end);
+      before = claimed.load(std::memory_order_relaxed);
+    }
   }
 }
 
 // On tiles, each stretch of work splits its weights anew: then threads get one even share each, whoever is late.
 bool Engine::even() const { return kernels.tiles_from && plan.spec.batch >= kernels.tiles_from; }
 
-// Threads take whole panels of 16 rows.
+// Threads take whole panels of 16 rows, two at a time where that can be: a tile of the GEMM has two.
 void Engine::run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update) {
   const int panels = plan.padded_batch / kPanel, threads = pool_.size();
-  const auto end_of = [&](int begin) {
-    const int left = panels - begin;
-    const int share = even() ? (panels + threads - 1) / threads : (left + 2 * threads - 1) / (2 * threads);
-    return begin + std::min({left, threads > 1 ? share : left, even() ? kEvenChunk : kChunk});
+  const auto begin_of = [&](int owner) { return (int)((long)panels * owner / threads); };
+  const auto end_of = [&](int begin, int last) {
+    const int left = last - begin, half = (left + 3) / 4 * 2;
+    if (even() || threads == 1) return begin + std::min(left, even() ? kEvenChunk : kChunk);
+    return begin + std::min({left, half, kChunk});
   };
-  claim(thread, kRows, panels, end_of, [&](int begin, int end) {
+  claim(thread, kRows, begin_of, end_of, [&](int begin, int end) {
     const Rows rows{begin * kPanel, std::min(end * kPanel, plan.spec.batch)};
     for (const RowOp& op : ops) {
       const double count = (rows.end - rows.begin) * (op.second ? 2.0 : 1.0);
@@ -198,8 +204,12 @@ void Engine::gather(const RowOp& op, Rows rows, uint64_t update) {
 }
 
 void Engine::run_weights(int thread, const WeightPhase& phase, const Adam& adam) {
-  const auto end_of = [&](int begin) { return phase.stretch(begin, pool_.size(), even()); };
-  claim(thread, kWeights, phase.units(), end_of, [&](int begin, int end) {
+  const int threads = pool_.size();
+  const auto begin_of = [&](int owner) { return phase.middle(0, phase.units(), (double)owner / threads); };
+  const auto end_of = [&](int begin, int last) {
+    return even() || threads == 1 ? last : std::max(begin + 1, phase.middle(begin, last, 0.5));
+  };
+  claim(thread, kWeights, begin_of, end_of, [&](int begin, int end) {
     for (size_t o = 0; o < phase.ops.size(); o++) {
       const int first = phase.first_unit[o];
       const int from = std::max(begin - first, 0), to = std::min(end - first, phase.ops[o].units);

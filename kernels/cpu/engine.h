@@ -53,8 +53,8 @@ class Engine {
  private:
   void work(int thread, long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
   enum Phase { kRows, kWeights };
-  template <class End, class Work>
-  void claim(int thread, Phase phase, int units, End end_of, Work work);
+  template <class Begin, class End, class Work>
+  void claim(int thread, Phase phase, Begin begin_of, End end_of, Work work);
   bool even() const;
   void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
   void run_row_op(const RowOp& op, Rows rows, uint64_t update);
@@ -69,8 +69,12 @@ class Engine {
   DataRows data_;
   Pool pool_;
   std::atomic<bool> stop_{false};
-  // First unclaimed panel of rows or unit of weights, by phase: one is reset while the other is used.
-  alignas(64) std::atomic<int> claimed_[2] = {};
+  // How many panels of rows or units of weights are claimed of each thread's share, by phase: one is reset while the
+  // other is used.
+  struct alignas(64) Claimed {
+    std::atomic<int> units[2] = {};
+  };
+  std::vector<Claimed> claimed_;
   std::vector<std::vector<Spent>> spent_;  // [thread][operation]; empty unless a profile is wanted
   bool halt_ = false;  // thread 0's decision, read by all after the step's last barrier
   long done_ = 0;

@@ -284,11 +284,9 @@ void Plan::build_weights(WeightPhase& phase, const std::vector<Layer>& layers, c
   phase.cost_before.insert(phase.cost_before.begin(), 0.0);
 }
 
-int WeightPhase::stretch(int unit, int threads, bool even) const {
-  const double before = cost_before[(size_t)unit], all = cost_before.back();
-  const double share = before + (even ? all / threads : (all - before) / (2 * threads));
-  const auto end = std::lower_bound(cost_before.begin() + unit + 1, cost_before.end(), share);
-  return (int)std::min<long>(end - cost_before.begin(), units());
+int WeightPhase::middle(int begin, int end, double part) const {
+  const auto from = cost_before.begin() + begin, to = cost_before.begin() + end;
+  return (int)(std::lower_bound(from, to, *from + part * (*to - *from)) - cost_before.begin());
 }
 
 }  // namespace fastgan

@@ -112,17 +112,16 @@ struct WeightOp {
   int id = 0;    // of the operation in the plan
 };
 
-// The updates of one network. Threads claim stretches of all units, in order, until none is left: large ones first, so
-// that a unit's neighbours stay in cache, small ones at the end, so that nobody waits long.
+// The updates of one network. Threads claim stretches of units, each of its own share first: large ones first, so that
+// a unit's neighbours stay in cache, small ones at the end, so that nobody waits long.
 struct WeightPhase {
   std::vector<WeightOp> ops;
   std::vector<int> first_unit;     // of each operation, and the end
   std::vector<double> cost_before;  // of each unit, and the end: the cost of all units before it
 
   int units() const { return first_unit.back(); }
-  // Where a stretch from `unit` on ends: half of a fair share of what is left for `threads` threads, or, `even`, a fair
-  // share of all.
-  int stretch(int unit, int threads, bool even) const;
+  // The unit of [begin, end] before which `part` of the cost of [begin, end) lies.
+  int middle(int begin, int end, double part) const;
 };
 
 // What a profile says of an operation: the update that it belongs to, what it does, its layer's sizes.
