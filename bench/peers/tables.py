@@ -38,13 +38,16 @@ class Here:
 
 
 class Flight(Here):
-    """``fastgan.serve`` on loopback, in a process of its own on the same processors, and ``connect``."""
+    """``fastgan.serve`` on loopback, in a process of its own on the same processors, and ``connect``.
+
+    One thread computes; the case's threads are the cores that client and server have together.
+    """
 
     def of(self, case: Images | Columns) -> VirtualTable:
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name, "table.safetensors")
         generator_file.save(path, self.generator)
-        options = ["--port", "0", "--threads", str(case.threads), "--log", str(path.with_suffix(".log"))]
+        options = ["--port", "0", "--threads", "1", "--log", str(path.with_suffix(".log"))]
         command = [sys.executable, "-m", "fastgan.serve", str(path), *options]
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         atexit.register(self.server.kill)
