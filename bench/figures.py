@@ -129,7 +129,7 @@ def where_time_goes(lines: list[Line]) -> Figure | None:
         xlabel="share of the step's time, %", xlim=(0, 112 * max(p["seconds"] for p in parts) / total + 12)
     )
     axes.spines["left"].set_visible(False)
-    axes.set_title(f"Where a step's time goes, one sample: {line['title']}; blue: matrix products")
+    axes.set_title(f"Where a step's time goes: {line['title']}\nblue: matrix products", loc="left")
     return figure
 
 
