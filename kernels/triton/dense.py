@@ -21,6 +21,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels.triton.dense_tile import before_activation, block, load, store
 from fastgan.kernels.triton.launch import check, check_device, check_sizes, dot_precision, offset_dtype
 from fastgan.kernels.triton.tiles import tile_for
 from torch import Tensor
@@ -55,19 +56,19 @@ def _linear_leaky_relu_fwd_kernel(
     BLOCK_I: tl.constexpr,
 ):
     columns = tl.cdiv(O, BLOCK_O)
-    b = _block(tl.program_id(0) // columns, BLOCK_B)
-    o = _block(tl.program_id(0) % columns, BLOCK_O)
+    b = block(tl.program_id(0) // columns, BLOCK_B)
+    o = block(tl.program_id(0) % columns, BLOCK_O)
     total = tl.zeros((BLOCK_B, BLOCK_O), tl.float32)
     for step in tl.range(tl.cdiv(I, BLOCK_I)):
-        i = _block(step, BLOCK_I)
-        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i, OFFSET)
-        weight_t = _load(weight_ptr, i[:, None], I, stride_weight_i, o[None, :], O, stride_weight_o, OFFSET)
+        i = block(step, BLOCK_I)
+        x = load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i, OFFSET)
+        weight_t = load(weight_ptr, i[:, None], I, stride_weight_i, o[None, :], O, stride_weight_o, OFFSET)
         total = tl.dot(x, weight_t, total, input_precision=PRECISION)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + o.to(OFFSET) * stride_bias_o, mask=o < O, other=0.0)
         total += bias.to(tl.float32)[None, :]
     y = tl.where(total <= 0, 0.0, total) if RELU else tl.where(total > 0, total, total * slope)
-    _store(y_ptr, y, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o, OFFSET)
+    store(y_ptr, y, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o, OFFSET)
 
 
 @triton.jit
@@ -100,17 +101,17 @@ def _linear_leaky_relu_bwd_input_kernel(
     BLOCK_O: tl.constexpr,
 ):
     columns = tl.cdiv(I, BLOCK_I)
-    b = _block(tl.program_id(0) // columns, BLOCK_B)
-    i = _block(tl.program_id(0) % columns, BLOCK_I)
+    b = block(tl.program_id(0) // columns, BLOCK_B)
+    i = block(tl.program_id(0) % columns, BLOCK_I)
     total = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)
     for step in tl.range(tl.cdiv(O, BLOCK_O)):
-        o = _block(step, BLOCK_O)
-        dy = _load(dy_ptr, b[:, None], B, stride_dy_b, o[None, :], O, stride_dy_o, OFFSET)
-        y = _load(y_ptr, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o, OFFSET)
-        weight = _load(weight_ptr, o[:, None], O, stride_weight_o, i[None, :], I, stride_weight_i, OFFSET)
-        gradient = _before_activation(dy, y, slope, RELU).to(weight.dtype)
+        o = block(step, BLOCK_O)
+        dy = load(dy_ptr, b[:, None], B, stride_dy_b, o[None, :], O, stride_dy_o, OFFSET)
+        y = load(y_ptr, b[:, None], B, stride_y_b, o[None, :], O, stride_y_o, OFFSET)
+        weight = load(weight_ptr, o[:, None], O, stride_weight_o, i[None, :], I, stride_weight_i, OFFSET)
+        gradient = before_activation(dy, y, slope, RELU).to(weight.dtype)
         total = tl.dot(gradient, weight, total, input_precision=PRECISION)
-    _store(dx_ptr, total, b[:, None], B, stride_dx_b, i[None, :], I, stride_dx_i, OFFSET)
+    store(dx_ptr, total, b[:, None], B, stride_dx_b, i[None, :], I, stride_dx_i, OFFSET)
 
 
 @triton.jit
@@ -145,58 +146,25 @@ def _linear_leaky_relu_bwd_weight_kernel(
     BLOCK_B: tl.constexpr,
 ):
     columns = tl.maximum(tl.cdiv(I, BLOCK_I), 1)  # one for the bias, with no inputs at all
-    o = _block(tl.program_id(0) // columns, BLOCK_O)
-    i = _block(tl.program_id(0) % columns, BLOCK_I)
+    o = block(tl.program_id(0) // columns, BLOCK_O)
+    i = block(tl.program_id(0) % columns, BLOCK_I)
     total = tl.zeros((BLOCK_O, BLOCK_I), tl.float32)
     # One sum per batch lane, folded once at the end: folded in the loop, threads would meet at every step.
     bias_lanes = tl.zeros((BLOCK_O, BLOCK_B), tl.float32)
     for step in tl.range(tl.cdiv(B, BLOCK_B)):
-        b = _block(step, BLOCK_B)
-        dy_t = _load(dy_ptr, o[:, None], O, stride_dy_o, b[None, :], B, stride_dy_b, OFFSET)
-        y_t = _load(y_ptr, o[:, None], O, stride_y_o, b[None, :], B, stride_y_b, OFFSET)
-        x = _load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i, OFFSET)
-        gradient_t = _before_activation(dy_t, y_t, slope, RELU)
+        b = block(step, BLOCK_B)
+        dy_t = load(dy_ptr, o[:, None], O, stride_dy_o, b[None, :], B, stride_dy_b, OFFSET)
+        y_t = load(y_ptr, o[:, None], O, stride_y_o, b[None, :], B, stride_y_b, OFFSET)
+        x = load(x_ptr, b[:, None], B, stride_x_b, i[None, :], I, stride_x_i, OFFSET)
+        gradient_t = before_activation(dy_t, y_t, slope, RELU)
         total = tl.dot(gradient_t.to(x.dtype), x, total, input_precision=PRECISION)
         if dbias_ptr is not None:
             bias_lanes += gradient_t
-    _store(dweight_ptr, total, o[:, None], O, stride_dweight_o, i[None, :], I, stride_dweight_i, OFFSET)
+    store(dweight_ptr, total, o[:, None], O, stride_dweight_o, i[None, :], I, stride_dweight_i, OFFSET)
     # Every program of these outputs has the same sums; the first one writes them.
     if dbias_ptr is not None and tl.program_id(0) % columns == 0:
         dbias = tl.sum(bias_lanes, axis=1).to(dbias_ptr.dtype.element_ty)
         tl.store(dbias_ptr + o.to(OFFSET) * stride_dbias_o, dbias, mask=o < O)
-
-
-@triton.jit
-def _block(index, SIZE: tl.constexpr):
-    """Return the numbers of the rows or columns in the block with this index."""
-    return index * SIZE + tl.arange(0, SIZE)
-
-
-@triton.jit
-def _load(pointer, row, rows, stride_row, column, columns, stride_column, OFFSET: tl.constexpr):
-    """Load the elements [row, column] of a [rows, columns] matrix, zeros outside of it."""
-    return tl.load(
-        pointer + row.to(OFFSET) * stride_row + column.to(OFFSET) * stride_column,
-        mask=(row < rows) & (column < columns),
-        other=0.0,
-    )
-
-
-@triton.jit
-def _store(pointer, values, row, rows, stride_row, column, columns, stride_column, OFFSET: tl.constexpr):
-    """Store the elements [row, column] that lie inside of a [rows, columns] matrix, in its dtype."""
-    tl.store(
-        pointer + row.to(OFFSET) * stride_row + column.to(OFFSET) * stride_column,
-        values.to(pointer.dtype.element_ty),
-        mask=(row < rows) & (column < columns),
-    )
-
-
-@triton.jit
-def _before_activation(dy, y, slope, RELU: tl.constexpr):
-    """Return the gradient before the activation, in float32. NaN in y: as PyTorch's two backward kernels."""
-    dy, y = dy.to(tl.float32), y.to(tl.float32)
-    return tl.where(y <= 0, 0.0, dy) if RELU else tl.where(y > 0, dy, dy * slope)
 
 
 def linear_leaky_relu_fwd(

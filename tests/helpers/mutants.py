@@ -19,3 +19,11 @@ def mutant(module: ModuleType, old: str, new: str, count: int = 1) -> ModuleType
     changed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(changed)
     return changed
+
+
+def mutant_of_part(module: ModuleType, part: ModuleType, old: str, new: str, count: int = 1) -> ModuleType:
+    """Return a copy of a module that has what it imports from ``part`` from a mutant of that one."""
+    changed = mutant(module, "from __future__", "from __future__")
+    names = vars(mutant(part, old, new, count)).items()
+    vars(changed).update({k: v for k, v in names if k in vars(changed) and not k.startswith("__")})
+    return changed

@@ -23,26 +23,27 @@ DENSE = [
     ("for step in tl.range(tl.cdiv(I, BLOCK_I)):", "for step in tl.range(1, tl.cdiv(I, BLOCK_I)):", 1),
     # input gradient
     ("for step in tl.range(tl.cdiv(O, BLOCK_O)):", "for step in tl.range(O // BLOCK_O):", 1),
-    ("gradient = _before_activation(dy, y, slope, RELU)", "gradient = dy", 1),
+    ("gradient = before_activation(dy, y, slope, RELU)", "gradient = dy", 1),
     (
-        "gradient = _before_activation(dy, y, slope, RELU)",
-        "gradient = -_before_activation(dy, y, slope, RELU)",
+        "gradient = before_activation(dy, y, slope, RELU)",
+        "gradient = -before_activation(dy, y, slope, RELU)",
         1,
     ),
-    ("tl.where(y > 0, dy, dy * slope)", "tl.where(dy > 0, dy, dy * slope)", 1),
-    ("tl.where(y > 0, dy, dy * slope)", "tl.where(y > 0, dy, dy * slope * slope)", 1),
     # weight and bias gradient
     ("for step in tl.range(tl.cdiv(B, BLOCK_B)):", "for step in tl.range(B // BLOCK_B):", 1),
     ("bias_lanes += gradient_t", "bias_lanes += dy_t", 1),
     ("bias_lanes += gradient_t", "bias_lanes = gradient_t", 1),
     ("tl.program_id(0) % columns == 0", "tl.program_id(0) % columns == 1", 1),
-    # the tiles
+    ("tl.program_id(0) // columns", "tl.program_id(0) % columns", 3),
+    ("tl.program_id(0) % columns, BLOCK", "tl.program_id(0) // columns, BLOCK", 3),
+]
+DENSE_TILES = [
+    ("tl.where(y > 0, dy, dy * slope)", "tl.where(dy > 0, dy, dy * slope)", 1),
+    ("tl.where(y > 0, dy, dy * slope)", "tl.where(y > 0, dy, dy * slope * slope)", 1),
     ("return index * SIZE + tl.arange(0, SIZE)", "return index * (SIZE - 1) + tl.arange(0, SIZE)", 1),
     ("(row < rows) & (column < columns)", "row < rows", 2),
     ("(row < rows) & (column < columns)", "(row < rows) & (column <= columns)", 2),
     ("(row < rows) & (column < columns)", "(row < rows) & (column < columns - 1)", 2),
-    ("tl.program_id(0) // columns", "tl.program_id(0) % columns", 3),
-    ("tl.program_id(0) % columns, BLOCK", "tl.program_id(0) // columns, BLOCK", 3),
     ("other=0.0,\n", "other=1.0,\n", 1),
 ]
 
@@ -70,11 +71,19 @@ def test_dense(old, new, count):
     assert dense_fails(mutant(dense, old, new, count))
 
 
-def test_dense_without_a_mistake():
-    from fastgan.kernels.triton import dense
-    from helpers.mutants import mutant
+@pytest.mark.parametrize(("old", "new", "count"), DENSE_TILES)
+def test_dense_tiles(old, new, count):
+    from fastgan.kernels.triton import dense, dense_tile
+    from helpers.mutants import mutant_of_part
 
-    assert not dense_fails(mutant(dense, "other=0.0,\n", "other=0.0,\n"))
+    assert dense_fails(mutant_of_part(dense, dense_tile, old, new, count))
+
+
+def test_dense_without_a_mistake():
+    from fastgan.kernels.triton import dense, dense_tile
+    from helpers.mutants import mutant_of_part
+
+    assert not dense_fails(mutant_of_part(dense, dense_tile, "other=0.0,\n", "other=0.0,\n"))
 
 
 @pytest.mark.parametrize("case", [("x", 0), ("dy", 1), ("y", 0)])

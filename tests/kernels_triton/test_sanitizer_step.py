@@ -13,7 +13,7 @@ from importlib import import_module
 import pytest
 import torch
 from helpers.cases import BCE, later, make_data, setting
-from helpers.mutants import mutant
+from helpers.mutants import mutant, mutant_of_part
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.slow]
 
@@ -118,9 +118,6 @@ def test_planted_bugs_are_found(bug):
 def test_bugs_planted_in_tiles_are_found(bug):
     """In what kernels share: in a copy of it, which a copy of the kernels' module uses."""
     name, case, *change = OF_TILES[bug]
-    tiles = mutant(import_module("fastgan.kernels.triton.step_tile"), *change)
-    module = mutant(import_module(f"fastgan.kernels.triton.{name}"), "from __future__", "from __future__")
-    vars(module).update(
-        {k: v for k, v in vars(tiles).items() if k in vars(module) and not k.startswith("__")}
-    )
+    module, part = (import_module(f"fastgan.kernels.triton.{n}") for n in (name, "step_tile"))
+    module = mutant_of_part(module, part, *change)
     assert findings(case, design_of(name), module) != []
