@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from bench.options import Options
 from bench.peers.ops import Bce, Dense
@@ -11,6 +12,8 @@ from bench.plan import Contender, Group, Row
 BATCHES = (1, 8, 32, 128, 512, 2048, 4096)
 LAYERS = ((32, 32), (128, 128), (128, 784), (784, 128), (512, 512), (1024, 1024))  # inputs, outputs
 QUICK = ((1, 128, 4096), ((128, 784), (784, 128)))
+# batch, inputs, outputs
+CONTROL = ((32, 32, 32), (128, 32, 32), (8, 128, 128), (512, 128, 784), (512, 784, 128))
 
 
 def groups(options: Options) -> list[Group]:
@@ -23,7 +26,7 @@ def groups(options: Options) -> list[Group]:
         if not options.quick:
             out.append(_dense(Dense(**place, inputs=784, outputs=128, dtype="bfloat16"), batches, options))
         out.append(_bce(Bce(**place), batches, options))
-    return out
+    return out if options.quick else [*out, _control(options)]
 
 
 def _dense(case: Dense, batches: tuple[int, ...], options: Options) -> Group:
@@ -48,8 +51,23 @@ def _group(
             for peer, title in (("Auto", "fastgan"), ("Plain", "plain PyTorch"))
         )
         rows.append(Row(plain, auto, f"plain / fastgan, batch {batch}"))
-    short = dict(rounds=min(options.rounds, 15), seconds=0.2 * options.seconds)
-    return Group(name, title, rows, figure=figure | {"batches": batches}, **short)
+    return Group(name, title, rows, figure=figure | {"batches": batches}, **_short(options))
+
+
+def _control(options: Options) -> Group:
+    """Return a group that holds plain PyTorch against itself: 1, or the other groups' ratios mean nothing."""
+    rows = []
+    for batch, inputs, outputs in CONTROL:
+        case = Dense(options.threads, options.device, batch=batch, inputs=inputs, outputs=outputs)
+        size = f"{batch} x {inputs} -> {outputs}"
+        first, second = (Contender(f"{size}, {time}", "ops.Plain", case) for time in ("first", "second"))
+        rows.append(Row(first, second, f"plain / plain, {size}"))
+    return Group("control", "plain PyTorch against itself, float32, forward", rows, **_short(options))
+
+
+def _short(options: Options) -> dict[str, Any]:
+    """Return how long a group with many contenders is measured."""
+    return dict(rounds=min(options.rounds, 15), seconds=0.2 * options.seconds)
 
 
 def _how(case: Dense | Bce) -> str:

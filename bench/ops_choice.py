@@ -11,8 +11,6 @@ from there.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import itertools
 import re
 import sys
@@ -49,7 +47,6 @@ OUTPUTS = (
 LOGITS = (1, 8, 64, 512, 4096, 1 << 14, 1 << 15, (1 << 16) - 1, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 _BLOCK = 3e-4  # seconds of one side in a round, at least
 _LEAST, _MOST = 5, 401  # rounds
-_MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # mallopt's names for them
 _AGAIN = 3  # times that a case is measured again, each four times as long
 
 
@@ -119,8 +116,6 @@ def measure(case: Case, impl: str, seconds: float) -> Timed:
     """Time a case, for about so many seconds at first."""
     torch.set_num_threads(case.problem.threads)
     plain, ours = Plain(case.problem), Auto(case.problem)
-    # The same tensors: by where they lie alone, the same operators took up to 7% longer on one side.
-    ours.tensors, ours.arguments, ours.gradient = plain.tensors, plain.arguments, plain.gradient
     chosen = ops.explain(_op(case), *ours.arguments).impl
     if impl != "auto":
         ours.call, chosen = partial(ours.call, impl=impl), impl
@@ -166,14 +161,6 @@ def _rounds(plain: Plain, ours: Auto, calls: int, seconds: float) -> list[tuple[
     return times
 
 
-def keep_memory() -> None:
-    """Let malloc give nothing back to the system, where it is glibc's."""
-    with contextlib.suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, -1)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 1 if auto breaks its promise somewhere, else 0."""
     parser = argparse.ArgumentParser("python -m bench.ops_choice", description=__doc__.split("\n\n")[0])
@@ -187,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not chosen:
         parser.error(f"--only {wanted.only}: no case has that in its name")
     print("  ".join(f"{name} {value}" for name, value in machine.facts().items()))
-    keep_memory()
+    machine.keep_memory()
     found = []
     for case in chosen:
         found.append(measure(case, wanted.impl, wanted.seconds))

@@ -10,8 +10,9 @@ from typing import Any
 
 # Modules that share processes, so that fewer of them import the same for seconds; others have their own.
 _TORCH = ("torch_eager", "torch_graph", "torch_rows", "reference", "sgemm", "limits")
-_APART = ("ops",)  # a process for each peer: what one leaves in the allocator would be the other's
 FRAMEWORKS = dict.fromkeys(_TORCH, "torch") | dict.fromkeys(("jax_scan", "jax_rows"), "jax")
+# Modules whose process keeps freed memory (``machine.keep_memory``): microseconds beside a page fault's.
+_KEEPING = ("ops",)
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,13 @@ class Contender:
     @property
     def process(self) -> tuple[object, ...]:
         """What decides on its worker process."""
-        shared = self.peer if self.module in _APART else FRAMEWORKS.get(self.module, self.module)
-        who = (self.peer, self.case) if self.alone else (shared,)
+        who = (self.peer, self.case) if self.alone else (FRAMEWORKS.get(self.module, self.module),)
         return (*who, self.case.threads, self.case.device)
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether its process keeps the memory that it frees."""
+        return self.module in _KEEPING
 
     @property
     def module(self) -> str:

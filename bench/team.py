@@ -38,10 +38,11 @@ class WorkerError(RuntimeError):
 class _Process:
     """A worker process and its pipe."""
 
-    def __init__(self, threads: int, device: str) -> None:
+    def __init__(self, threads: int, device: str, keeps_memory: bool) -> None:
+        words = [str(threads), *([worker.KEEP] if keeps_memory else [])]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", str(threads)],
+            [sys.executable, "-m", "bench.worker", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -110,7 +111,8 @@ class Team:
     def _of(self, contender: Contender) -> _Process:
         key = contender.process
         if key not in self._processes:
-            self._processes[key] = _Process(contender.case.threads, contender.case.device)
+            case = contender.case
+            self._processes[key] = _Process(case.threads, case.device, contender.keeps_memory)
         return self._processes[key]
 
     def each(self, contenders: list[Contender], call: Callable[[Contender], object]) -> dict[Contender, str]:

@@ -1,4 +1,4 @@
-"""A worker process: builds contenders and times them when told to. ``python -m bench.worker THREADS``.
+"""A worker process: builds contenders and times them when told to: ``python -m bench.worker THREADS [KEEP]``.
 
 It reads one JSON request per line and answers each with one line; in between it is blocked on its input. The
 first request of a contender builds it. Errors are answers, too: ``{"error": ...}``.
@@ -21,6 +21,7 @@ from bench import machine, peers
 from bench.plan import Contender
 from bench.protocol import Peer, Replayed
 
+KEEP = "keep-memory"  # second argument of the command: no freed memory goes back to the system
 _FIRST_SECONDS = 0.05  # of the first, untimed tries
 
 
@@ -121,9 +122,11 @@ def request(contender: Contender, do: str, **more: Any) -> str:
     return json.dumps({"do": do, "peer": contender.peer} | problem | more) + "\n"
 
 
-def main(threads: int) -> None:
+def main(threads: int, keeps_memory: bool) -> None:
     """Answer until the input ends."""
     machine.pin(threads)
+    if keeps_memory:
+        machine.keep_memory()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints is not an answer
     worker = _Worker()
@@ -137,4 +140,4 @@ def main(threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), KEEP in sys.argv[2:])

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import math
+import platform
 import re
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from bench.stats import Summary, summarize, verdict
 from bench.team import Rounds, Team, WorkerError
 from fastgan.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
 FAST = Contender("fast", "limits.Copy", Limit(threads=1, span=4096))
 SLOW = Contender("slow", "limits.Copy", Limit(threads=1, span=8192))
 
@@ -293,6 +295,29 @@ def test_recorded_steps_travel(tmp_path):
     worker.save(path, Replayed(np.ones((5, 2)), {"generator.layers.0.bias": np.arange(3.0)}))
     loaded = worker.load(path)
     assert loaded.losses.shape == (5, 2) and list(loaded.parameters) == ["generator.layers.0.bias"]
+
+
+_FAULTS = """
+import resource, sys, numpy
+from bench import machine
+if sys.argv[1] == "kept":
+    machine.keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+numpy.ones(1 << 22), numpy.ones(1 << 22)  # 32 MB each
+before = faults()
+for _ in range(4):
+    numpy.ones(1 << 22), numpy.ones(1 << 22)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_kept_memory_has_no_page_faults():
+    found = {}
+    for how in ("kept", "given back"):
+        done = subprocess.run([sys.executable, "-c", _FAULTS, how], cwd=ROOT, capture_output=True, text=True)
+        found[how] = int(done.stdout)
+    assert found["kept"] < 64 < found["given back"]
 
 
 def test_a_team_measures_in_turn_and_says_what_cannot_run():

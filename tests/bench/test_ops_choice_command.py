@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import ops_choice
+from bench import machine, ops_choice
 from bench.ops_choice import Timed, cases
 from bench.peers.ops import Auto, Bce, Dense
 from bench.stats import Summary
@@ -18,7 +18,7 @@ from fastgan.ops import linear_leaky_relu
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch):
     """Leave malloc and PyTorch's threads as they are for the other tests."""
-    monkeypatch.setattr(ops_choice, "keep_memory", lambda: None)
+    monkeypatch.setattr(machine, "keep_memory", lambda: None)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -170,6 +170,13 @@ def test_fused_and_plain_ops_give_the_same(case, backward):
         assert a.abs().sum() > 0
 
 
+@pytest.mark.parametrize("case", [ops.Dense(batch=5, inputs=7, outputs=3), ops.Bce(batch=9, tensor=True)])
+def test_fused_and_plain_ops_lie_in_the_same_place(case):
+    fused, plain = (Contender(name, f"ops.{name}", case) for name in ("Auto", "Plain"))
+    assert fused.process == plain.process and fused.keeps_memory
+    assert all(a is b for a, b in zip(*(kind(case).arguments for kind in (ops.Auto, ops.Plain)), strict=True))
+
+
 def test_work_of_ops():
     dense = ops.Dense(batch=2, inputs=3, outputs=5)
     assert dense.work.flops == 2 * 2 * 3 * 5 and dense.work.bytes == 4 * (2 * 3 + 3 * 5 + 5 + 2 * 5)
