@@ -166,6 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench.ops_choice", description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=options.counts, default=(1, 2), help="such as 1,2 (default)")
     parser.add_argument("--only", default="", help="a regular expression that a case's name must contain")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), help="such as 2/8: every eighth case (1/1: all)"
+    )
     parser.add_argument("--impl", choices=("auto", "cpu"), default="auto", help="what is timed (auto)")
     parser.add_argument("--seconds", type=options.duration, default=0.1, help="of a case, at first (0.1)")
     parser.add_argument("--all", action="store_true", help="print every case, not only the slower ones")
@@ -173,6 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [c for n in wanted.threads for c in cases(n) if re.search(wanted.only, c.name)]
     if not chosen:
         parser.error(f"--only {wanted.only}: no case has that in its name")
+    part, parts = wanted.part
+    chosen = chosen[part - 1 :: parts]
     print("  ".join(f"{name} {value}" for name, value in machine.facts().items()))
     machine.keep_memory()
     found = []
@@ -182,6 +187,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(found[-1], flush=True)
     print(*summary(found), sep="\n")
     return 1 if wanted.impl == "auto" and any(t.verdict == "SLOWER" for t in found) else 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Return which part of how many."""
+    words = text.split("/")
+    if len(words) == 2 and all(word.isdecimal() for word in words) and 1 <= int(words[0]) <= int(words[1]):
+        return int(words[0]), int(words[1])
+    raise argparse.ArgumentTypeError(f"got {text}; wanted a part and how many there are, such as 2/8")
 
 
 def summary(found: list[Timed]) -> list[str]:

@@ -77,6 +77,22 @@ def one(threads: int) -> ops_choice.Case:
     return replace(case, problem=Dense(threads, batch=8, inputs=8, outputs=8, graph=True), mode="graph")
 
 
+def test_parts_are_the_whole(monkeypatch, capsys):
+    seen = []
+    done = timed((0.5, 0.6), (-9, -8))
+    monkeypatch.setattr(ops_choice, "measure", lambda case, *rest: seen.append(case.name) or done)
+    for part in ("1/2", "2/2"):
+        assert ops_choice.main(["--only", "BCE", "--part", part]) == 0
+    assert sorted(seen) == sorted(c.name for n in (1, 2) for c in cases(n) if c.name.startswith("BCE"))
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b"])
+def test_no_such_part(part, capsys):
+    with pytest.raises(SystemExit):
+        ops_choice.main(["--part", part])
+    assert f"--part: got {part}; wanted" in capsys.readouterr().err
+
+
 def test_no_case_of_that_name():
     with pytest.raises(SystemExit):
         ops_choice.main(["--only", "nothing"])
