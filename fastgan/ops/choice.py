@@ -128,12 +128,13 @@ def why_not_native(*tensors: Tensor | None) -> Choice | None:
     for tensor in tensors:
         if tensor is None:
             continue
+        if not (tensor.is_cuda or tensor.is_cpu) or tensor.layout != torch.strided:
+            return _DEVICE
+        impl, code = ("triton", "Triton") if tensor.is_cuda else ("cpu", "native")
+        if tensor.dtype not in FUSED_DTYPES[impl]:
+            return Choice("reference", f"PyTorch's operators; no {code} kernel computes in {tensor.dtype}")
         if tensor.is_cuda:
             return _UNTIMED
-        if not tensor.is_cpu or tensor.layout != torch.strided:
-            return _DEVICE
-        if tensor.dtype != torch.float32:
-            return Choice("reference", f"PyTorch's operators; no native kernel computes in {tensor.dtype}")
         if not is_plain(tensor):
             return _WRAPPED
     if torch.autograd.forward_ad._current_level >= 0:

@@ -10,6 +10,7 @@ import torch
 from fastgan.kernels import cpu as kernels
 from helpers import core
 from helpers.ops_cases import Bce, Dense, plain_bce, plain_dense
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan.errors import UserError
 from fastgan.ops import TIMED, Timed, bce_with_logits, choice, explain, linear_leaky_relu
@@ -126,6 +127,24 @@ def test_a_dense_layer_of_many_inputs_is_pytorchs_where_its_products_are_faster(
     for inputs, impl in ((2, "cpu"), (most, "cpu"), (most + 1, "reference")):
         found = explain(linear_leaky_relu, torch.ones(1024, inputs), torch.ones(1024, inputs))
         assert (found.impl, "product" in found.reason) == (impl, impl == "reference")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "reason"),
+    [
+        (torch.float32, "no GPU has timed the Triton kernels (impl='triton' runs them)"),
+        (torch.bfloat16, "no GPU has timed the Triton kernels (impl='triton' runs them)"),
+        (torch.float64, "no Triton kernel computes in torch.float64"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [1, 1 << 17])
+def test_reasons_on_a_gpu(batch, dtype, reason):
+    with FakeTensorMode():
+        x, weight = (torch.empty(rows, 64, dtype=dtype, device="cuda") for rows in (batch, 256))
+        logits = torch.empty(batch, dtype=dtype, device="cuda")
+        found = explain(linear_leaky_relu, x, weight), explain(bce_with_logits, logits, 1.0)
+    assert all(c.impl == "reference" and reason in c.reason for c in found)
 
 
 LOGITS = torch.ones(1 << 20)
