@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from bench.cases import Case
 from bench.options import Options
 from bench.peers.limits import Limit
+from bench.peers.sgemm import Products
 from bench.plan import Contender, Group, Row
 
 BATCHES = (1, 8, 32, 128, 512, 4096)
@@ -61,7 +62,7 @@ def compiled(case: Case, form: str) -> Contender:
 
 def sgemm(case: Case) -> Contender:
     """Return the step's matrix products alone."""
-    return Contender("plain SGEMM of its shapes", "sgemm.StepProducts", case)
+    return Contender("plain SGEMM of its shapes", "sgemm.StepProducts", Products(**asdict(case)))
 
 
 def groups(options: Options) -> list[Group]:
@@ -114,18 +115,23 @@ def _recipe(case: Case) -> Group:
 def _limits(case: Case) -> Group:
     ours, alone = fastgan(case), replace(fastgan(replace(case, threads=1)), title="fastgan, 1 thread")
     peak, peak_alone = (
-        Contender("multiply-adds in registers" + more, "limits.Arithmetic", Limit(threads=c.case.threads))
+        Contender("multiply-adds in registers" + more, "limits.Registers", Limit(threads=c.case.threads))
         for c, more in ((ours, ""), (alone, ", 1 thread"))
     )
+    tiles = Contender("float32 products on tiles", "limits.Tiles", Limit(threads=case.threads))
     products = Contender("products of the step, with their epilogues", "native.Products", case)
     share = dict(scale=case.work.flops, percent=True)
     rows = [
         Row(sgemm(case), ours, "plain SGEMM of its shapes / whole step", 1.0),
         Row(peak, products, "the step's products' share of the multiply-add peak", 0.8, **share),
         Row(peak, ours, "whole step's share of the multiply-add peak", **share),
-        Row(peak_alone, alone, "the same, 1 thread", **share),
     ]
-    rows = rows if case.threads > 1 else rows[:3]
+    if case.threads > 1:
+        rows.append(Row(peak_alone, alone, "the same, 1 thread", **share))
+    rows += [
+        Row(tiles, products, "the step's products' share of the tile peak", **share),
+        Row(tiles, ours, "whole step's share of the tile peak", **share),
+    ]
     return Group("limits", f"limits, batch {case.batch}, {_place(case)}", rows, profile=ours)
 
 

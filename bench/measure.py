@@ -160,7 +160,7 @@ def _limits(contender: Contender, work: Work) -> dict[str, Contender]:
     where = dict(threads=case.threads, device=case.device)
     out = {}
     if work.flops:
-        out["arithmetic"] = Contender("arithmetic", "limits.Arithmetic", Limit(**where))
+        out["arithmetic"] = Contender("arithmetic", "limits.Arithmetic", Limit(**where, dtype=work.dtype))
     if work.bytes:
         out["copying"] = Contender("copying", "limits.Copy", Limit(**where, span=span))
     if work.launches:

@@ -26,6 +26,7 @@ class Work:
         launches: kernels that ran on a GPU, those of a replayed graph too; None on a CPU.
         span: bytes of the memory that units go over, again and again, if not those of one unit. Whether it
             fits into a cache decides on how fast bytes can move.
+        dtype: of the products' operands.
     """
 
     flops: float = 0.0
@@ -33,6 +34,7 @@ class Work:
     unit: str = "step"
     launches: float | None = None
     span: float | None = None
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

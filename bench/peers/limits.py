@@ -1,7 +1,12 @@
-"""What no program passes: arithmetic, copying, and on GPUs the start of a kernel. Measured, not looked up."""
+"""What no program passes: arithmetic, copying, and on GPUs the start of a kernel. Measured, not looked up.
+
+Arithmetic is that of the faster unit, where a processor has two: vectors or tiles, or a GPU's tensor cores.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 
 import torch
@@ -11,15 +16,23 @@ from bench.plan import Problem, Work
 
 _SIDE = 4096  # of the matrices whose product stands for a GPU's peak
 _PRODUCT = 2 * _SIDE**3
+_TF32_PASSES = 3  # products of numbers rounded to TF32 for one as exact as float32
 _FEWEST = 1_000_000  # flops at once
+_TRIAL = 0.01  # seconds that a unit is tried for
 _KERNELS = 64  # in one captured graph
 
 
 @dataclass(frozen=True)
 class Limit(Problem):
-    """A limit of the machine; ``span`` is the memory that is gone over, in bytes."""
+    """A limit of the machine.
+
+    Attributes:
+        span: bytes of memory that are gone over.
+        dtype: that products are of.
+    """
 
     span: int = 0
+    dtype: str = "float32"
 
     @property
     def work(self) -> Work:
@@ -27,30 +40,99 @@ class Limit(Problem):
         return Work(unit="unit")
 
 
-class Arithmetic:
-    """Fused multiply-adds in registers, on every thread; on a GPU a large float32 product (TF32 off).
+class Registers:
+    """Fused multiply-adds of vectors in registers, on every thread. A unit is a flop.
 
-    A unit is a flop.
+    What the vectors hold is float32: half as many float64 numbers fit, and bfloat16 ones are widened.
     """
 
     def __init__(self, case: Limit) -> None:
-        self.threads, self.device = case.threads, case.device
-        if case.device == "cpu":
-            self.fma = cpu.native().fma
-        else:
-            self.a, self.b, self.c = (torch.randn(_SIDE, _SIDE, device=case.device) for _ in range(3))
+        self.threads, self.call = case.threads, cpu.native().fma
+        self.passes = 2 if case.dtype == "float64" else 1  # flops of the call for a flop
 
     def reset(self) -> None:
         """It has no state."""
 
     def run(self, units: int) -> int:
-        if self.device == "cpu":
-            return self.fma(self.threads, max(units, _FEWEST))
-        times = -(-units // _PRODUCT)
+        return self.call(self.threads, self.passes * max(units, _FEWEST)) // self.passes
+
+
+class Tiles(Registers):
+    """Products on the tile unit (AMX), on every thread. A unit is a flop.
+
+    A float32 product takes six of bfloat16 numbers there, as ``kernels/cpu`` makes it.
+    """
+
+    def __init__(self, case: Limit) -> None:
+        native = cpu.native()
+        if not native.tile_fma(1, 1):
+            raise RuntimeError(f"the instruction set in use, {native.isa()}, has no tiles")
+        if case.dtype == "float64":
+            raise RuntimeError("tiles multiply no float64")
+        self.threads, self.call = case.threads, native.tile_fma
+        self.passes = native.tile_passes if case.dtype == "float32" else 1
+
+
+class LargeProduct:
+    """A large product on a GPU, float32 without TF32. A unit is a flop."""
+
+    passes = 1
+    precision = "highest"
+
+    def __init__(self, case: Limit) -> None:
+        self.a, self.b, self.c = (
+            torch.randn(_SIDE, _SIDE, device=case.device).to(getattr(torch, case.dtype)) for _ in range(3)
+        )
+
+    def reset(self) -> None:
+        """Operands never change."""
+
+    def run(self, units: int) -> int:
+        times, before = -(-units * self.passes // _PRODUCT), torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.precision)
         for _ in range(times):
             torch.mm(self.a, self.b, out=self.c)
-        torch.cuda.synchronize()
-        return times * _PRODUCT
+        torch.set_float32_matmul_precision(before)
+        if self.a.is_cuda:
+            torch.cuda.synchronize()
+        return max(1, times * _PRODUCT // self.passes)
+
+
+class Tf32Products(LargeProduct):
+    """Three large products in TF32 for one, as tf32x3 has it. A unit is a flop of the latter."""
+
+    passes = _TF32_PASSES
+    precision = "high"
+
+
+class Arithmetic:
+    """The fastest that products can be here: of the units above whichever is. A unit is a flop."""
+
+    def __init__(self, case: Limit) -> None:
+        if case.device == "cpu":
+            kinds = [Registers, Tiles]
+        else:
+            kinds = [LargeProduct, *([Tf32Products] if case.dtype == "float32" else [])]
+        units = []
+        for kind in kinds:
+            with contextlib.suppress(RuntimeError):  # it is not there
+                units.append(kind(case))
+        self.unit = min(units, key=_seconds_of_a_flop)
+
+    def reset(self) -> None:
+        """It has no state."""
+
+    def run(self, units: int) -> int:
+        return self.unit.run(units)
+
+
+def _seconds_of_a_flop(unit: Registers | LargeProduct) -> float:
+    done, units = 0, 2 * _FEWEST
+    unit.run(units)  # wakes threads
+    start = time.perf_counter()
+    while (taken := time.perf_counter() - start) < _TRIAL:
+        done += unit.run(units)
+    return taken / done
 
 
 class Copy:

@@ -47,7 +47,8 @@ class Dense(_Op):
         values = (x + w + self.outputs) + y
         if self.backward:
             values += (x + w + 2 * y) + (x + w + self.outputs)
-        return Work(2.0 * x * self.outputs * (3 if self.backward else 1), self.item * values, "call")
+        flops = 2.0 * x * self.outputs * (3 if self.backward else 1)
+        return Work(flops, self.item * values, "call", dtype=self.dtype)
 
 
 @dataclass(frozen=True)

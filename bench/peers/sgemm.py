@@ -5,12 +5,14 @@ Nothing but the products: operands and results lie ready, no bias, no activation
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from bench.cases import SEED, Case
+from bench.plan import Work
 
 ROWS = 1024  # that the generator's products take at a time
 
@@ -31,6 +33,18 @@ def step_shapes(case: Case) -> list[tuple[int, int, int, str]]:
     out += [(o, b, i, "weight") for i, o in g]
     out += [(b, o, i, "input") for i, o in g[1:]]
     return out
+
+
+@dataclass(frozen=True)
+class Products(Case):
+    """The products of a step and nothing else."""
+
+    @property
+    def work(self) -> Work:
+        """Of a step. Bytes: of each product both operands and the result."""
+        shapes = step_shapes(self)
+        moved = 4 * sum(m * k + k * n + m * n for m, k, n, _ in shapes)
+        return Work(sum(2.0 * m * k * n for m, k, n, _ in shapes), moved)
 
 
 class StepProducts:

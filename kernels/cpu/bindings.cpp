@@ -20,6 +20,22 @@ fastgan::RowNumbers numbers_of(const nb::object& rows, size_t count, In<int64_t>
   return {0, index.data()};
 }
 
+// Multiply-adds on all threads: at least so many flops together, and none where there is no `fma`.
+long at_peak(long (*fma)(long flops, float* out), int threads, long flops) {
+  team(threads);
+  if (!fma) return 0;
+  fastgan::Pool pool(threads);
+  std::vector<long> done((size_t)threads);
+  nb::gil_scoped_release release;
+  pool.run([&](int thread) {
+    volatile float unknown = 2;
+    float sums = unknown;
+    done[(size_t)thread] = fma(flops / threads, &sums);
+    unknown = sums;
+  });
+  return std::accumulate(done.begin(), done.end(), 0L);
+}
+
 NB_MODULE(_native, m) {
   m.doc() = "fastgan's native CPU kernels";
   bind_models(m);
@@ -63,17 +79,10 @@ NB_MODULE(_native, m) {
   }, "seed"_a, "first"_a, "size"_a, "out"_a.noconvert(), "noise.epoch_index, into int64 [count].");
 
   m.def("fma", [](int threads, long flops) {
-    team(threads);
-    const fastgan::Kernels& kernels = fastgan::choose_kernels();
-    fastgan::Pool pool(threads);
-    std::vector<long> done((size_t)threads);
-    nb::gil_scoped_release release;
-    pool.run([&](int thread) {
-      volatile float unknown = 2;
-      float sums = unknown;
-      done[(size_t)thread] = kernels.fma(flops / threads, &sums);
-      unknown = sums;
-    });
-    return std::accumulate(done.begin(), done.end(), 0L);
+    return at_peak(fastgan::choose_kernels().fma, threads, flops);
   }, "threads"_a, "flops"_a, "At least that many flops in registers, on all threads: the peak. Returns how many.");
+  m.def("tile_fma", [](int threads, long flops) {
+    return at_peak(fastgan::choose_kernels().tile_fma, threads, flops);
+  }, "threads"_a, "flops"_a, "The same of bfloat16 numbers on the tile unit; 0 where the instruction set in use has none.");
+  m.attr("tile_passes") = fastgan::kTilePasses;  // of them for a float32 product
 }

@@ -105,7 +105,7 @@ extern const fastgan::Kernels kernels = {
     logits, logit_gradient, d_loss, g_loss, penalty, turn,
     normal, word_row, epoch_index,
     gather<uint8_t>, gather<float>, rows_f32, rows_u8,
-    fma,
+    fma, tile_fma,
     &op_kernels,
 };
 }  // namespace FASTGAN_NS

@@ -76,6 +76,7 @@ struct LossRows {
   float* row_loss;           // likewise
 };
 
+constexpr int kTilePasses = 6;    // bfloat16 products on tiles for a float32 one
 constexpr int kUpdateRows = 384;  // rows of a weight that are updated together, at most
 
 struct Kernels {
@@ -127,6 +128,8 @@ struct Kernels {
   // At least `flops` multiplications and additions in registers; returns how many. `out` is read and written, which
   // keeps them from being left out.
   long (*fma)(long flops, float* out);
+  // The same of bfloat16 numbers on the tile unit; null where there is none.
+  long (*tile_fma)(long flops, float* out);
 
   const struct OpKernels* ops;
 };

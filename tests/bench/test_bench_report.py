@@ -70,6 +70,7 @@ def test_the_section_says_what_was_measured(stored):
         "| 4.00x [3.92, 4.08] (≥ 2.50x) |"
     )
     assert "| a share, limits | 0.70x [0.69, 0.71] | ≥ 0.80x: missed |" in text
+    assert "six bfloat16 products for a float32 one" in text and "| the tile peak" not in text
     assert "| Flight / here, images | 0.90x [0.88, 0.92] | ≥ 0.80x |" in text and "untold" not in text
     assert "of 6 sizes" in text and "faster by more than 3% in 4" in text
     assert "slower by more than 3% and 2 microseconds in 0," in text

@@ -47,7 +47,15 @@ def lines() -> list[dict[str, Any]]:
         out.append(line("step", "peers", f"batch {batch}", **more))
     parts = [dict(part="products", seconds=1e-3, flops=1e8), dict(part="waiting", seconds=1e-4, flops=0.0)]
     profile = dict(seconds=1.1e-3, parts=parts)
-    out.append(line("step", "limits", "limits", rows=[row("a share", 0.7, 0.8)], profile=profile))
+    out.append(
+        line(
+            "step",
+            "limits",
+            "limits",
+            rows=[row("a share", 0.7, 0.8), row("the tile peak", 0.3)],
+            profile=profile,
+        )
+    )
     scaling = [contender(f"{t}, {n}", 1e-3 / n, case=dict(threads=n)) for t in PEERS for n in (1, 2)]
     out.append(line("step", "threads", "threads", figure=dict(threads=[1, 2]), contenders=scaling))
     for backward in (False, True):

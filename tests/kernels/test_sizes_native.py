@@ -66,6 +66,7 @@ def test_arrays_of_no_elements_are_filled():
     sampler = native().Sampler(OPTIONS, 2)
     for rows in (0, np.empty(0, np.int64)):
         sampler.rows(0, 4, rows, None, np.empty((0, 3), np.uint8), 1.0, 0.0)
-    with pytest.raises(ValueError, match="threads"):
-        native().fma(0, 1000)
-    assert native().fma(2, 0) == 0
+    for peak in (native().fma, native().tile_fma):
+        with pytest.raises(ValueError, match="threads"):
+            peak(0, 1000)
+        assert peak(2, 0) == 0
