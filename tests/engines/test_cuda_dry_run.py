@@ -9,8 +9,10 @@ from collections import Counter
 import pytest
 from helpers.cases import make_data
 from helpers.dry_run import DryRun
+from helpers.mutants import mutant
 
 from fastgan.config import Config, preset
+from fastgan.engines import cuda_design, cuda_rows
 from fastgan.engines.cuda import CudaEngine
 
 pytestmark = pytest.mark.slow
@@ -38,6 +40,19 @@ def launched(config, steps):
         return records, dry.problems[problems_of_set_up:]
 
 
+def complaints(config, counts):
+    """Return what is not as it must be in steps of so many launches."""
+    try:
+        records, found = launched(config, len(counts))
+    except NotImplementedError as error:  # tensors without memory have nothing that the host could wait for
+        return [str(error)]
+    found += [f"{len(r)} launches" for r, count in zip(records, counts, strict=True) if len(r) != count]
+    found += [f"{one[0]} is PyTorch's" for record in records for one in record if "kernel" not in one[0]]
+    every = config.penalty_every if config.has_penalty else 1
+    penalized, others = records[::every], [r for n, r in enumerate(records) if n % every]
+    return found + ["steps differ" for same in (penalized, others) for r in same if r != same[0]]
+
+
 @pytest.mark.parametrize(
     ("options", "counts"),
     [
@@ -50,14 +65,39 @@ def launched(config, steps):
     ],
 )
 def test_launches_of_the_default_depth(options, counts):
-    config = Config(**SMALL | options)
-    records, problems = launched(config, len(counts))
-    assert [len(r) for r in records] == counts
-    assert problems == []
-    assert all("kernel" in launch[0] for record in records for launch in record)  # none is PyTorch's
-    every = config.penalty_every if config.has_penalty else 1
-    penalized, others = records[::every], [r for n, r in enumerate(records) if n % every]
-    assert all(r == penalized[0] for r in penalized) and all(r == others[0] for r in others)
+    assert complaints(Config(**SMALL | options), counts) == []
+
+
+G_ROWS = "launches.append(self._g_rows())"
+WITH = "g = self._g_rows()\n        launches.append(lambda: Launch(g.kernel, g.grid, g.arguments | {})())"
+FAULTS = {
+    "a launch too many": (G_ROWS, "launches += [self._g_rows()] * 2", "5 launches"),
+    "no update": ("[*launches, self._update(0,", "launches or [self._update(0,", "3 launches"),
+    "the host waits before an update": (G_ROWS, f"{G_ROWS}; launches.append(self._partial.tolist)", "meta"),
+    "PyTorch clears the sums": (
+        G_ROWS,
+        f"launches.append(self._partial.zero_); {G_ROWS}",
+        "aten::zero_ is PyTorch's",
+    ),
+    "other memory at each step": (
+        G_ROWS,
+        "spare = [self._partial.clone() for _ in range(4)]; " + WITH.format("{'partial_ptr': spare.pop()}"),
+        "steps differ",
+    ),
+    "a number that the host counts": (
+        G_ROWS,
+        "numbers = [4, 3, 2, 1]; " + WITH.format("{'substep': numbers.pop()}"),
+        "steps differ",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_planted_in_the_row_fused_design_are_found(fault, monkeypatch):
+    old, new, complaint = FAULTS[fault]
+    monkeypatch.setitem(cuda_design.DESIGNS, "row-fused", mutant(cuda_rows, old, new).RowFused)
+    found = complaints(Config(**SMALL | ROW_FUSED | preset("article")), [4, 4])
+    assert any(complaint in line for line in found), found
 
 
 def test_the_pattern_of_atomic_instructions():

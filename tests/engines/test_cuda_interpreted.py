@@ -55,8 +55,39 @@ def test_parity(name, design):
     # What changes from step to step is in these; the others show it all in their first.
     steps = parity.STEPS if name in ("default", "penalties between steps") else (1,)
     state = later(config, data, 8) if name == "default" else initial(config, data)
+    assert breaches(config, data, state, steps, design) == []
+
+
+def breaches(config, data, state, steps, design):
+    """Return the rows of the parity table that break the contract."""
     found = parity.traces(config, data, lambda c, d: engine_for(c, d, design=design), [state], steps)
-    assert [row for row in parity.judge(config, found, steps) if not row.ok] == []
+    return [row for row in parity.judge(config, found, steps) if not row.ok]
+
+
+TAIL = dict(g_hidden=(5,), d_hidden=(6, 3), batch=17)
+FAULTS = {  # planted in the list of the row-fused design's launches
+    "the tail of a batch has no program": (TAIL, "-(-self.c.batch //", "(self.c.batch //"),
+    "losses of no launch": (TAIL, "partial_ptr=self._partial", "partial_ptr=torch.zeros_like(self._partial)"),
+    "penalties of no launch": (TAIL, "=self._penalty,", "=torch.zeros_like(self._penalty),"),
+    "the update goes first": (TAIL, "launches.append(self._update(1,", "launches.insert(0, self._update(1,"),
+    "the penalty's rows do not count": (TAIL, "(4 if penalty else 2)", "2"),
+    "labels of another batch": (
+        WHOLE["conditional, tanh, smoothed minimax, 2 D steps"], "substep=self.c.d_steps - 1", "substep=0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_planted_in_the_row_fused_design_are_found(fault):
+    from helpers.mutants import mutant
+
+    from fastgan.engines import cuda_design, cuda_rows
+
+    case, old, new = FAULTS[fault]
+    config, data = small(case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cuda_design.DESIGNS, "row-fused", mutant(cuda_rows, old, new).RowFused)
+        assert breaches(config, data, later(config, data, 8), (1,), "row-fused") != []
 
 
 @pytest.mark.parametrize("design", DESIGNS)

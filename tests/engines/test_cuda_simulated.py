@@ -7,7 +7,7 @@ tf32x3 are as exact as float32, so the parity contract holds as for any engine.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from unittest import mock
 
 import pytest
 from helpers.cases import BCE, later, make_data, setting
@@ -15,6 +15,7 @@ from helpers.ptx.launch import simulated
 from helpers.ptx.memory import SimulationError
 
 from fastgan import parity
+from fastgan.engines import cuda_data
 from fastgan.engines.cuda import CudaEngine
 
 pytestmark = pytest.mark.slow
@@ -22,15 +23,17 @@ pytestmark = pytest.mark.slow
 CASES = {
     "default, with penalties": dict(g_hidden=(33, 20), d_hidden=(20, 33), batch=18),
     "conditional article": BCE | dict(condition=True, reuse_fakes=False, d_hidden=(20,), head="tanh"),
+    "streamed rows": BCE | dict(condition=True, data_on="host", g_hidden=(5,), d_hidden=(6,), batch=5),
 }
-LAUNCHES = {"layered": dict(zip(CASES, (19, 15), strict=True)), "row-fused": dict.fromkeys(CASES, 4)}
+LAUNCHES = {"layered": dict(zip(CASES, (19, 15, 10), strict=True)), "row-fused": dict.fromkeys(CASES, 4)}
 
 
 def simulate(case, change=lambda ptx: ptx, design="layered"):
     """Take a step; return what breaks the contract, and the machines that ran."""
-    config, data = setting(make_data, case)
-    config = replace(config, fused=True, device="cuda", precision="tf32x3", design=design)
-    with simulated(change) as machines:
+    options = dict(fused=True, device="cuda", precision="tf32x3", design=design)
+    config, data = setting(make_data, case | options)
+    three_steps = 3 * config.d_steps * config.batch * data.rows.shape[1]  # in a ring of six
+    with mock.patch.object(cuda_data, "_WINDOW_BYTES", three_steps), simulated(change) as machines:
         found = parity.traces(
             config, data, lambda c, d: CudaEngine(c, d, "cpu"), [later(config, data, 8)], (1,)
         )
@@ -83,4 +86,11 @@ def test_a_wrong_swizzle_is_found_out(design, kernel):
         wrong, _ = simulate(CASES["conditional article"], change, design)
     except SimulationError:
         return
+    assert wrong != []
+
+
+@pytest.mark.parametrize("design", LAUNCHES)
+def test_a_place_in_the_ring_that_was_miscompiled_is_found_out(design):
+    """Dividing instead of taking the rest, in 64 bits and in the 32 that do where numbers are small."""
+    wrong, _ = simulate(CASES["streamed rows"], lambda ptx: re.sub(r"\brem\.", "div.", ptx), design)
     assert wrong != []
