@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -13,6 +15,7 @@ from typing import Any, BinaryIO
 
 from fastgan.cli import Parser, run_command, whole_number
 
+_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _EPILOG = """a client, by any Arrow Flight library or here:
   import os, fastgan.virtual
   table = fastgan.virtual.connect("grpc://127.0.0.1:8815", os.environ.get("FASTGAN_TOKEN"))
@@ -90,6 +93,7 @@ def _serve(argv: Sequence[str] | None) -> int:
         if name in tables:
             raise UserError(argument, f"a second table {name}", "one of each name", "Write NAME=FILE.")
         tables[name] = Served.of(generator_file.load(file), rows)
+    _share_memory()
     stop = threading.Event()
     for number_of in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number_of, lambda *_: stop.set())
@@ -120,6 +124,16 @@ def _serve(argv: Sequence[str] | None) -> int:
         os._exit(0)
     print("stopped", flush=True)
     return 0
+
+
+def _share_memory() -> None:
+    """Let all threads of this process take memory from two heaps, and give it back to them.
+
+    glibc gives threads a heap each, up to eight for each core, which keep what batches of past streams took:
+    286 MB instead of 152 after 14 times 8 streams on two cores, and 2% to 5% less speed.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 
 
 def _numbers(arguments: dict[str, Any]) -> Any:

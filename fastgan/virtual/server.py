@@ -1,8 +1,8 @@
 """An Arrow Flight server of virtual tables: rows are computed while they are sent, none can be written.
 
-A stream has one batch of some 2 MB in hand. gRPC asks for the next one when the client has room for it, so a
-slow reader holds back its own stream and nothing else: with gRPC's own buffers, a stream that nobody reads
-takes 8 to 10 MB, at most 20, and ``Limits`` bound how many there are.
+A stream has two batches of some 2 MB in hand, one on its way and the next. gRPC asks for another when the
+client has room for it, so a slow reader holds back its own stream and nothing else: with gRPC's own buffers,
+a stream that nobody reads takes 6 to 12 MB, at most 20, and ``Limits`` bound how many there are.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fastgan.trained import TrainedGenerator
 from fastgan.virtual.access import Busy, Limits, Log, Tokens, Traffic
 from fastgan.virtual.request import Request
 from fastgan.virtual.source import need
+from fastgan.virtual.streams import stream
 from fastgan.virtual.table import VirtualTable
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Server(flight.FlightServerBase):
             raise UserError("rows", f"{table.num_rows:,}", f"at most {most:,} in a request")
         batches = table.batches()
         self.traffic.enter(line["client"])
-        rows = _rows(self.traffic, self.log, batches, line)
+        rows = stream(self.traffic, self.log, batches, line)
         next(rows)  # from here on its end counts, even if nothing is read
         return pa.RecordBatchReader.from_batches(batches.schema, rows)
 
@@ -236,30 +237,6 @@ class Server(flight.FlightServerBase):
         ending.start()
         ending.join(1)
         return not ending.is_alive()
-
-
-def _rows(
-    traffic: Traffic, log: Log, batches: pa.RecordBatchReader, line: dict[str, Any]
-) -> Iterator[pa.RecordBatch | None]:
-    """Yield None, and then the batches, as fast as the client may have them; log the end, whatever it is.
-
-    Nothing else may refer to this generator: gRPC's last reference to it going is how a client's leaving is
-    seen.
-    """
-    sent, outcome, begin = 0, "left", time.perf_counter()
-    try:
-        yield None
-        for batch in batches:
-            traffic.pay(line["client"], batch.num_rows)
-            if traffic.closing.is_set():
-                outcome = "ended by the shutdown"
-                raise flight.FlightUnavailableError("the server is shutting down")
-            yield batch
-            sent += batch.num_rows
-        outcome = "ok"
-    finally:
-        traffic.leave(line["client"])
-        log.write(**line, sent=sent, outcome=outcome, seconds=round(time.perf_counter() - begin, 6))
 
 
 class _Gate(flight.ServerMiddlewareFactory):

@@ -1,0 +1,106 @@
+"""A stream's rows: computed ahead, ended whenever the client leaves, counted and logged."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+from served import until
+
+from fastgan.virtual.access import Limits, Log, Traffic
+from fastgan.virtual.streams import stream
+
+
+class Counted:
+    """Batches of the numbers 0, 1 and so on, which know how many were computed, and by which threads."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.computed, self.threads = count, 0, set()
+
+    def __iter__(self):
+        for number in range(self.count):
+            self.threads.add(threading.current_thread())
+            self.computed += 1
+            yield pa.record_batch({"row": [number]})
+
+
+@pytest.fixture
+def traffic():
+    traffic = Traffic(Limits())
+    traffic.enter("me")
+    return traffic
+
+
+@pytest.fixture
+def disk():
+    return io.BytesIO()
+
+
+@pytest.fixture
+def begun(traffic, disk):
+    """Return what starts a stream of some batches."""
+
+    def begin(batches):
+        rows = stream(traffic, Log(disk), iter(batches), {"client": "me"})
+        assert next(rows) is None
+        return rows
+
+    return begin
+
+
+def logged(disk) -> dict:
+    (line,) = disk.getvalue().splitlines()
+    return json.loads(line)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_all_batches_come_in_order(count, begun, traffic, disk):
+    assert [batch["row"][0].as_py() for batch in begun(Counted(count))] == list(range(count))
+    assert traffic.streams == 0
+    assert (logged(disk)["sent"], logged(disk)["outcome"]) == (count, "ok")
+
+
+def test_one_batch_is_computed_while_another_is_sent_and_no_more(begun):
+    batches = Counted(10)
+    rows = begun(batches)
+    assert batches.computed == 0
+    for sent in (1, 2, 3):
+        next(rows)  # is on its way until the next one is asked for
+        until(lambda sent=sent: batches.computed == sent + 1)
+    assert threading.current_thread() in batches.threads and len(batches.threads) == 2
+    rows.close()
+    assert batches.computed == 4
+    assert not any(thread.is_alive() for thread in batches.threads - {threading.current_thread()})
+
+
+def test_a_client_that_leaves(begun, traffic, disk):
+    rows = begun(Counted(10))
+    next(rows)
+    del rows
+    assert traffic.streams == 0
+    assert (logged(disk)["sent"], logged(disk)["outcome"]) == (0, "left")
+
+
+def test_what_goes_wrong_in_the_thread_reaches_the_client(begun, traffic):
+    def batches():
+        yield pa.record_batch({"row": [0]})
+        raise MemoryError("no room")
+
+    rows = begun(batches())
+    next(rows)
+    with pytest.raises(MemoryError, match="no room"):
+        next(rows)
+    assert traffic.streams == 0
+
+
+def test_a_shutdown_ends_it_with_an_error(begun, traffic, disk):
+    rows = begun(Counted(10))
+    next(rows)
+    traffic.closing.set()
+    with pytest.raises(flight.FlightUnavailableError, match="shutting down"):
+        next(rows)
+    assert logged(disk)["outcome"] == "ended by the shutdown" and traffic.streams == 0
