@@ -12,6 +12,7 @@ from bench.plan import Contender, Group, Row
 BATCHES = (1, 8, 32, 128, 512, 2048, 4096)
 LAYERS = ((32, 32), (128, 128), (128, 784), (784, 128), (512, 512), (1024, 1024))  # inputs, outputs
 QUICK = ((1, 128, 4096), ((128, 784), (784, 128)))
+OTHER_DTYPES = ("bfloat16", "float64")  # of one layer; all others are float32
 # batch, inputs, outputs
 CONTROL = ((32, 32, 32), (128, 32, 32), (8, 128, 128), (512, 128, 784), (512, 784, 128))
 
@@ -23,8 +24,10 @@ def groups(options: Options) -> list[Group]:
     for backward in (False, True):
         place = dict(threads=options.threads, device=options.device, backward=backward)
         out += [_dense(Dense(**place, inputs=i, outputs=o), batches, options) for i, o in layers]
-        if not options.quick:
-            out.append(_dense(Dense(**place, inputs=784, outputs=128, dtype="bfloat16"), batches, options))
+        others = () if options.quick else OTHER_DTYPES
+        out += [
+            _dense(Dense(**place, inputs=784, outputs=128, dtype=dtype), batches, options) for dtype in others
+        ]
         out.append(_bce(Bce(**place), batches, options))
     return out if options.quick else [*out, _control(options)]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
+LOWERED = "-isa-"  # in the name of a folder: with another instruction set than this kind of machine's best
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # mallopt's names for them
 
 
@@ -35,11 +36,30 @@ def facts(device: str = "cpu") -> dict[str, Any]:
 
 
 def slug(device: str = "cpu") -> str:
-    """Return a folder name for this kind of machine: what a result may be held against."""
-    words = f"{cpu_model()} {cpu_generation()} {len(cores())} cores"
+    """Return a folder name for this kind of machine: what a result may be held against.
+
+    An instruction set that is not the processor's best, because ``FASTGAN_ISA`` or the system wants it so,
+    has a folder of its own.
+    """
+    words, lowered = f"{cpu_model()} {cpu_generation()} {len(cores())} cores", _lowered_isa()
     if device == "cuda":
-        words = gpu().split(",")[0]
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+        words, lowered = gpu().split(",")[0], ""
+    name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    return name + LOWERED + lowered if lowered else name
+
+
+def _lowered_isa() -> str:
+    """Return the instruction set in use if it is not the best that this processor has, else nothing."""
+    from fastgan.kernels import cpu
+
+    from fastgan.errors import UserError
+
+    try:
+        native = cpu.native()
+    except UserError:
+        return ""
+    best = native.refused().partition(":")[0] or native.isas()[0]
+    return "" if native.isa() == best else native.isa()
 
 
 def device() -> str:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import results, section
+from bench import machine, results, section
 from bench.section import Line
 from fastgan.cli import run_command
 
@@ -82,8 +82,9 @@ def _report(argv: Sequence[str] | None) -> int:
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the machine's folder with the newest run."""
-    runs = {line["run"]: path for path in sorted(folder.glob("*/")) for line in results.read(path)}
+    """Return the folder with the newest run of a machine with its best instruction set."""
+    paths = [path for path in sorted(folder.glob("*/")) if machine.LOWERED not in path.name]
+    runs = {line["run"]: path for path in paths for line in results.read(path)}
     return runs[max(runs)] if runs else None
 
 

@@ -110,11 +110,16 @@ def _ops(lines: list[Line]) -> str:
         return "The fused ops: too noisy to tell."
     faster = sum(row["summary"]["low"] > SHARE for _, row in told)
     slower = sum(row["summary"]["high"] < 1 / SHARE and _lost(line, row) > SECONDS for line, row in told)
+    told.sort(key=lambda each: each[1]["summary"]["median"])
+    best, worst = (
+        f"{_value(row)} ({line['title']}, {row['title'].rpartition(', ')[2]})"
+        for line, row in (told[-1], told[0])
+    )
     return (
         f'`fastgan.ops` with `impl="auto"` against plain PyTorch: of {len(told)} sizes, and another '
         f"{len(seen) - len(told)} that were too noisy, faster by more than 3% in {faster}, slower by more "
-        f"than 3% and 2 microseconds in {slower}, the same in the others; whole intervals count: "
-        "`pytest bench/bench_ops.py --benchmark-only`"
+        f"than 3% and 2 microseconds in {slower}, the same in the others; whole intervals count. Best: "
+        f"{best}; worst: {worst}: `pytest bench/bench_ops.py --benchmark-only`"
     )
 
 

@@ -74,6 +74,7 @@ def test_the_section_says_what_was_measured(stored):
     assert "| Flight / here, images | 0.90x [0.88, 0.92] | ≥ 0.80x |" in text and "untold" not in text
     assert "of 6 sizes" in text and "faster by more than 3% in 4" in text
     assert "slower by more than 3% and 2 microseconds in 0," in text
+    assert "Best: 1.20x [1.18, 1.22] (dense True, batch 128); worst: 1.00x [0.98, 1.02] (dense F" in text
     for command in re.findall(r"`(pytest b[^`]*)`", text):
         assert command.startswith("pytest bench/") and "--benchmark-only" in command
 
@@ -86,8 +87,11 @@ def test_slower_ops_are_counted_by_the_promise(plain, ours, slower):
     summaries = [{"median": t, "noisy": ""} for t in (plain, ours)]
     ratio = dict(median=plain / ours, low=plain / ours, high=plain / ours, noisy="")
     line = {
+        "title": "dense",
         "contenders": [{"summary": s} for s in summaries],
-        "rows": [{"top": 0, "bottom": 1, "summary": ratio}],
+        "rows": [
+            {"title": "plain / fastgan, batch 1", "percent": False, "top": 0, "bottom": 1, "summary": ratio}
+        ],
     }
     assert f"2 microseconds in {slower}," in section._ops([line])
 
@@ -114,6 +118,9 @@ def test_the_newest_full_run_counts(stored):
             file.write(json.dumps(entry) + "\n")
     (found,) = [line for line in report.newest(stored) if line["suite"] == "noise"]
     assert found["run"] == "2026-01-03"
+    lowered = stored.with_name("a-machine-isa-avx512")
+    lowered.mkdir()
+    (lowered / "noise.jsonl").write_text(json.dumps(benchmarks.line("noise", "n", "t") | dict(run="2027")))
     assert report.latest(stored.parent) == stored
 
 

@@ -13,6 +13,7 @@ from bench.options import QUICK, Options
 from bench.peers.limits import Limit
 from bench.plan import Contender, Group, Row
 from bench.stats import summarize
+from tests.bench.test_peers import native_or_skip
 
 OURS, THEIRS = (Contender(t, "limits.Copy", Limit(threads=1, span=s)) for t, s in (("a", 64), ("b", 128)))
 
@@ -133,6 +134,9 @@ def test_the_newest_run_is_held_against_the_others(stored, tmp_path, capsys):
 def test_a_run_from_elsewhere(stored, tmp_path, capsys):
     stored(line(1.4, 0.01, 3), "elsewhere")
     assert command(tmp_path, "--fresh", str(tmp_path / "elsewhere")) == 1
+    stored(line(2.0, 0.01, 3) | dict(facts=dict(isa="avx2")), "lower")
+    assert command(tmp_path, "--fresh", str(tmp_path / "lower")) == 2
+    assert "avx2" in capsys.readouterr().err
     stored(line(2.0, 0.01, 3) | dict(facts=dict(cpu="Another", cores=64, threads=64)), "another")
     assert command(tmp_path, "--fresh", str(tmp_path / "another")) == 2
     assert "Another" in capsys.readouterr().err
@@ -141,10 +145,36 @@ def test_a_run_from_elsewhere(stored, tmp_path, capsys):
     assert "--fresh: got" in capsys.readouterr().err
 
 
-def test_another_kind_of_machine_is_not_compared(tmp_path, monkeypatch, stored, capsys):
+def test_nothing_to_hold_against_is_no_success(tmp_path, monkeypatch, stored, capsys):
+    stored(line(2.0, 0.01, 1, run="2026-01-01"), "another-machine")
+    for folder, runs in (("another-machine", 1), ("a-third", 0)):
+        monkeypatch.setattr(machine, "slug", lambda device="cpu", folder=folder: folder)
+        assert command(tmp_path) == 2
+        assert f"nothing to hold against: {runs} stored runs" in capsys.readouterr().out
+    stored(line(2.0, 0.01, 2, run="2026-01-02") | dict(title="another group"), "another-machine")
     monkeypatch.setattr(machine, "slug", lambda device="cpu": "another-machine")
-    assert command(tmp_path) == 0
+    assert command(tmp_path) == 2
+
+
+def test_the_quick_version_runs_on_a_machine_without_stored_runs(tmp_path, monkeypatch, stored, capsys):
+    monkeypatch.setattr(machine, "slug", lambda device="cpu": "another-machine")
+    quick(tmp_path, monkeypatch, [2.0])
+    assert command(tmp_path, "--quick") == 0
     assert "no stored runs of this kind of machine, another-machine" in capsys.readouterr().out
+
+
+def test_a_lowered_instruction_set_is_another_kind(tmp_path, stored, capsys):
+    native = native_or_skip()
+    best, *others = native.isas()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTGAN_ISA", best)
+        default = machine.slug()
+        assert machine.LOWERED not in default or native.refused()
+        for isa in others:
+            patch.setenv("FASTGAN_ISA", isa)
+            assert machine.slug() == f"{default}-isa-{isa}" and machine.slug("cuda").count(isa) == 0
+            assert command(tmp_path) == 2
+            assert "no stored runs of this kind" in capsys.readouterr().out
 
 
 def quick(tmp_path, monkeypatch, ratios: list[float]) -> list[float]:

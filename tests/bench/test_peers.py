@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.compile's and JAX's own making
 
 
-def native_or_skip() -> None:
+def native_or_skip() -> ModuleType:
     try:
-        cpu.native()
+        return cpu.native()
     except UserError as error:
         pytest.skip(str(error))
 
