@@ -10,11 +10,13 @@ from bench.plan import Contender, Group, Row
 
 TARGET = 0.85  # of plain SGEMM (issue 3)
 
+CPU_ONLY = "the sampler runs on the CPU: fastgan has no rows from a GPU"
+
 
 def groups(options: Options) -> list[Group]:
     """Return a group for each width."""
     if options.device == "cuda":
-        return []  # the sampler runs on the CPU
+        return []
     widths = (128,) if options.quick else (64, 128, 256, 512, 1024)
     return [_rows(Rows(threads=options.threads, hidden=w)) for w in widths]
 
@@ -22,12 +24,15 @@ def groups(options: Options) -> list[Group]:
 def _rows(case: Rows) -> Group:
     limit = Contender("plain SGEMM of the generator", "sgemm.GeneratorProducts", case)
     floats, ours = (
-        Contender(f"fastgan, {dtype} rows", "native.Rows", replace(case, dtype=dtype))
+        Contender(f"fastgan, {dtype} rows", "native.Rows", replace(case, dtype=dtype), generates=True)
         for dtype in ("float32", "uint8")
     )
     peers = [
-        Contender("torch eager, inference mode", "torch_rows.Eager", replace(case, dtype="float32")),
-        Contender("JAX jit", "jax_rows.Jit", replace(case, dtype="float32")),
+        Contender(title, peer, replace(case, dtype="float32"), generates=True)
+        for title, peer in (
+            ("torch eager, inference mode", "torch_rows.Eager"),
+            ("JAX jit", "jax_rows.Jit"),
+        )
     ]
     low = TARGET if case.hidden == 128 else None
     rows = [

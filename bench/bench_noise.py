@@ -13,11 +13,13 @@ TITLES = {
     "Reference": "fastgan.noise in NumPy",
 }
 
+CPU_ONLY = "on a GPU noise is drawn inside the step's kernels, and is in the step's time"
+
 
 def groups(options: Options) -> list[Group]:
     """Return a group for each size."""
     if options.device == "cuda":
-        return []  # drawn inside the step's kernels there
+        return []
     sizes = ((1024, 100),) if options.quick else ((32, 100), (1024, 100), (4096, 512))
     return [_numbers(Noise(threads=1, rows=rows, columns=columns)) for rows, columns in sizes]
 

@@ -14,11 +14,13 @@ from bench.plan import Contender, Group, Row
 
 TARGET = 0.8  # of in-process speed (issue 7)
 
+CPU_ONLY = "the sampler runs on the CPU: fastgan has no rows from a GPU"
+
 
 def groups(options: Options) -> list[Group]:
     """Return images with labels, and plain rows."""
     if options.device == "cuda":
-        return []  # the sampler runs on the CPU
+        return []
     return [
         _group("labelled images of 784 bytes", Images(threads=1)),
         _group("rows of 16 float32 columns", Columns(threads=1)),

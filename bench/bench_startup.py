@@ -15,12 +15,8 @@ IMPORTS = {
 
 def groups(options: Options) -> list[Group]:
     """Return the imports, and the first steps if there is time for them."""
-    if options.device == "cuda":
-        return []
-    return [
-        _imports(options.quick, options.threads),
-        *([] if options.quick else [_first_steps(options.threads)]),
-    ]
+    first = [] if options.quick else [_first_steps(options.threads, options.device)]
+    return [_imports(options.quick, options.threads), *first]
 
 
 def _imports(quick: bool, threads: int) -> Group:
@@ -37,15 +33,19 @@ def _imports(quick: bool, threads: int) -> Group:
     return Group("imports", "imports in a fresh process", rows, rounds=5)
 
 
-def _first_steps(threads: int) -> Group:
+def _first_steps(threads: int, device: str) -> Group:
     def contender(title: str, peer: str) -> Contender:
-        return Contender(title, "startup.First", FirstStep(threads=threads, peer=peer))
+        return Contender(title, "startup.First", FirstStep(threads, device, peer=peer))
 
-    ours = contender("fastgan", "native.Step")
     peers = {"torch eager, Adam(fused=True)": "torch_eager.Eager", "JAX jit + lax.scan": "jax_scan.JaxScan"}
+    if device == "cuda":
+        ours = contender("fastgan", "cuda.CudaStep")
+        peers["torch eager in a CUDA graph"] = "torch_graph.Graphed"
+    else:
+        ours = contender("fastgan", "native.Step")
     rows = [Row(contender(title, peer), ours) for title, peer in peers.items()]
-    title = f"first step, batch 128, {threads} threads, imports not counted"
-    return Group("first", title, rows, rounds=5)
+    place = "GPU" if device == "cuda" else f"{threads} threads"
+    return Group("first", f"first step, batch 128, {place}, imports not counted", rows, rounds=5)
 
 
 def test_startup(feed, benchmark):

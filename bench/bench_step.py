@@ -14,6 +14,7 @@ BATCHES = (1, 8, 32, 128, 512, 4096)
 COMPILED = (32, 128, 512)  # the batches that are worth a compiler's minute
 QUICK = (32, 128)
 WIDTHS = (64, 256, 512, 1024)
+LARGE = 256 << 20  # bytes, which no cache holds
 
 # Issue 3: at batch 32, 128, 512
 TARGETS = {
@@ -70,21 +71,13 @@ def groups(options: Options) -> list[Group]:
     batches = options.batches or (QUICK if options.quick else BATCHES)
     base = Case(threads=options.threads, device=options.device)
     out = [_peers(replace(base, batch=b), options.quick) for b in batches]
+    targeted = [b for b in batches if b in TARGETS and not (options.quick and b != 128)]
+    out += [_recipe(replace(base, batch=b)) for b in targeted]
+    widths = [_width(replace(base, hidden=w)) for w in ((256,) if options.quick else WIDTHS)]
     if options.device == "cuda":
-        return [*out, *(_width(replace(base, hidden=w)) for w in WIDTHS)]
-    return [
-        *out,
-        *(
-            _recipe(replace(base, batch=b))
-            for b in batches
-            if b in TARGETS and not (options.quick and b != 128)
-        ),
-        _limits(base),
-        _odd(base),
-        *(_width(replace(base, hidden=w)) for w in ((256,) if options.quick else WIDTHS)),
-        *([_threads(base, options.threads, options.quick)] if options.threads > 1 else []),
-        _calls(base),
-    ]
+        return [*out, _gpu_limits(base), *widths]
+    threads = [_threads(base, options.threads, options.quick)] if options.threads > 1 else []
+    return [*out, _limits(base), _odd(base), *widths, *threads, _calls(base)]
 
 
 def _peers(case: Case, quick: bool) -> Group:
@@ -133,6 +126,26 @@ def _limits(case: Case) -> Group:
         Row(tiles, ours, "whole step's share of the tile peak", **share),
     ]
     return Group("limits", f"limits, batch {case.batch}, {_place(case)}", rows, profile=ours)
+
+
+def _gpu_limits(case: Case) -> Group:
+    ours, where = fastgan(case), dict(threads=case.threads, device=case.device)
+    product, tf32, copy, launch = (
+        Contender(title, f"limits.{peer}", Limit(**where, span=span))
+        for title, peer, span in (
+            ("a large float32 product, a flop", "LargeProduct", 0),
+            ("three in TF32 for it, a flop", "Tf32Products", 0),
+            ("a large copy, a byte", "Copy", LARGE),
+            ("the smallest kernel in a graph", "Launches", 0),
+        )
+    )
+    share = dict(scale=case.work.flops, percent=True)
+    rows = [
+        Row(sgemm(case), ours, "plain SGEMM of its shapes / whole step", 1.0),
+        Row(product, ours, "whole step's share of a large float32 product", **share),
+        Row(tf32, ours, "whole step's share of three products in TF32", **share),
+    ]
+    return Group("limits", f"limits, batch {case.batch}, {_place(case)}", rows, [copy, launch])
 
 
 def _odd(base: Case) -> Group:

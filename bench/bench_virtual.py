@@ -8,11 +8,13 @@ from bench.options import Options
 from bench.peers.virtual import Columns, Images
 from bench.plan import Contender, Group, Row
 
+CPU_ONLY = "the sampler runs on the CPU: fastgan has no rows from a GPU"
+
 
 def groups(options: Options) -> list[Group]:
     """Return images in order and shuffled, and a table."""
     if options.device == "cuda":
-        return []  # the sampler runs on the CPU
+        return []
     case = Images(threads=options.threads)
     shuffled = [
         _images("shuffled", replace(case, shuffle=True)),

@@ -113,3 +113,7 @@ class Rows(Case):
         item = 1 if self.dtype == "uint8" else _FLOAT
         flops = 2.0 * sum(i * o for i, o in pairwise(self.spec.g_widths))
         return Work(flops, item * self.features, "row", span=item * self.features * ROWS_PER_CALL)
+
+    def noise(self) -> np.ndarray:
+        """Return the noise that fastgan draws for the rows of a call, float32 ``[ROWS_PER_CALL, latent]``."""
+        return noise.normal(SEED, noise.Stream.SAMPLES, 0, ROWS_PER_CALL, self.latent)

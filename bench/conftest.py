@@ -55,6 +55,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             stash[_MEASUREMENTS] = Measurements(metafunc.config)
         except UserError as error:
             raise pytest.UsageError(str(error)) from None
+    if stash[_MEASUREMENTS].options.device == "cuda" and hasattr(metafunc.module, "CPU_ONLY"):
+        skip = pytest.mark.skip(reason=metafunc.module.CPU_ONLY)
+        metafunc.parametrize("feed", [pytest.param(None, id="GPU", marks=skip)], indirect=True)
+        return
     suite = metafunc.module.__name__.rpartition("bench_")[2]
     groups = metafunc.module.groups(stash[_MEASUREMENTS].options)
     tasks = [Task(suite, group, contender) for group in groups for contender in group.contenders]

@@ -32,7 +32,7 @@ PARTS = {
     "Training in graphs, layered kernels": TRAIN + " --design layered",
     "Training without graphs": TRAIN + " --no-graph",
     "Training on rows that are streamed": TRAIN + " --data-on host",
-    "The step against its peers": "-m bench.step --device cuda --only peers,widths",
+    "The step against its peers": "-m bench.step --device cuda --only peers,recipe,limits,widths",
     "The step, modelled": "-m bench.gpu_model",
 }
 """Titles and arguments of Python. A part that runs longer than ``MOST_SECONDS`` is ended."""

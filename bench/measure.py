@@ -118,23 +118,41 @@ def _prepare(team: Team, contenders: list[Contender]) -> tuple[dict[Contender, s
     Returns:
         Why some cannot run here, and how far from the reference the others are.
     """
-    references = {c: Contender("reference", "reference.Reference", c.case) for c in contenders if c.trains}
-    everyone = list(dict.fromkeys([*references.values(), *contenders]))
+    proofs = {c: _proof(c) for c in contenders if c.trains or c.generates}
+    everyone = list(dict.fromkeys([*proofs.values(), *contenders]))
     with tempfile.TemporaryDirectory() as folder:
-        files = {c: os.path.join(folder, f"{i}.npz") for i, c in enumerate(everyone)}
+        files = {c: os.path.join(folder, f"{i}.{_kind(c)}") for i, c in enumerate(everyone)}
 
         def prepare(contender: Contender) -> None:
-            trains = contender.trains or contender in references.values()
-            team.ask(contender, "replay" if trains else "build", file=files[contender])
+            do = "replay" if contender.trains else "rows" if contender.generates else "build"
+            team.ask(contender, do, file=files[contender])
 
         missing = team.each(everyone, prepare)
-        said = []
-        for contender, reference in references.items():
-            if contender not in missing:
-                got, wanted = (worker.load(files[c]) for c in (contender, reference))
-                found = parity.check(contender.title, got, wanted, _initial(contender.case))
-                said.append(f"{contender.title}: losses {found.loss:.0e}, updates {found.update:.0e} off")
+        said = [_proven(c, files[c], files[reference]) for c, reference in proofs.items() if c not in missing]
     return missing, said
+
+
+def _proof(contender: Contender) -> Contender:
+    """Return the reference that a contender's work is held against."""
+    peer = "reference.Reference" if contender.trains else "reference.Generated"
+    return replace(contender, title="reference", peer=peer, alone=False)
+
+
+def _kind(contender: Contender) -> str:
+    return "npy" if contender.generates else "npz"
+
+
+def _proven(contender: Contender, got: str, wanted: str) -> str:
+    """Return how far files of a contender's work are from those of the reference.
+
+    Raises:
+        ParityError: further than rounding explains.
+    """
+    if contender.generates:
+        off = parity.check_rows(contender.title, np.load(got), np.load(wanted))
+        return f"{contender.title}: rows {off:.0e} off"
+    found = parity.check(contender.title, worker.load(got), worker.load(wanted), _initial(contender.case))
+    return f"{contender.title}: losses {found.loss:.0e}, updates {found.update:.0e} off"
 
 
 def _initial(case: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 Five steps from the same initial parameters on the same batches and the same noise, which the peers get as
 inputs here (in the timing they draw their own). Each must agree with the reference engine in float64.
+Likewise the rows that a generator makes of the same noise.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.protocol import Replayed
 LOSS_TOLERANCE = 3e-5  # largest absolute difference
 UPDATE_TOLERANCE = 3e-2  # of what five steps changed in a tensor: norm of the error over norm of the change
 UNIT_TOLERANCE = 1e-3  # the same of the median unit, a row of a weight
+ROW_TOLERANCE = 1e-5  # of generated values, from 0 to 1; float32 gives some 1e-7
 # The last bias of a discriminator under a pairing loss has no gradient: what moved less than this much of
 # what tensors usually moved is held against the latter.
 _STILL = 1e-3
@@ -82,3 +84,21 @@ def check(peer: str, got: Replayed, wanted: Replayed, initial: dict[str, np.ndar
             f"(at most {UNIT_TOLERANCE:g})"
         )
     return difference
+
+
+def check_rows(peer: str, got: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the largest difference of generated values from the reference's, or raise a ParityError.
+
+    Args:
+        got: float32, or uint8, whose values are rounded to 255 steps, ``[rows, features]``.
+        wanted: float64, from 0 to 1.
+    """
+    if got.shape != wanted.shape:
+        raise ParityError(f"{peer} makes rows {list(got.shape)}; wanted {list(wanted.shape)}")
+    steps = 255.0 if got.dtype == np.uint8 else 1.0
+    allowed = ROW_TOLERANCE + (0.5 / steps if steps > 1.0 else 0.0)
+    found = float(np.abs(got / steps - wanted).max())
+    if not found <= allowed:  # NaN is not
+        said = f"values differ by {found:.1e} (at most {allowed:.1e})"
+        raise ParityError(f"{peer} makes other rows than the reference: {said}")
+    return found

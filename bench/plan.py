@@ -59,6 +59,7 @@ class Contender:
         peer: ``module.Class`` in ``bench.peers``, built in a worker with the problem as its only argument.
         case: the problem.
         trains: it can replay recorded steps, and must agree with the reference before it is timed.
+        generates: it can make rows of recorded noise, and must likewise.
         alone: it gets a process for itself; otherwise peers of one framework share one.
     """
 
@@ -66,6 +67,7 @@ class Contender:
     peer: str
     case: Any
     trains: bool = False
+    generates: bool = False
     alone: bool = False
 
     @property

@@ -61,6 +61,13 @@ class Trained(Peer, Protocol):
         """Take recorded steps from the initial state, with the code that :meth:`Peer.run` times."""
 
 
+class Generates(Peer, Protocol):
+    """A peer that makes rows."""
+
+    def rows(self, z: np.ndarray) -> np.ndarray:
+        """Return the rows of noise, float32 ``[n, latent]``, with the code that :meth:`Peer.run` times."""
+
+
 class Profiled(Peer, Protocol):
     """A peer that can say where its time goes."""
 

@@ -41,6 +41,9 @@ class _Worker:
         if request["do"] == "replay":
             save(request["file"], self.peers[contender].replay(contender.case.recorded()))
             return {}
+        if request["do"] == "rows":
+            np.save(request["file"], self.peers[contender].rows(contender.case.noise()))
+            return {}
         if request["do"] == "measure":
             return self.measure(contender, request["seconds"])
         if request["do"] == "profile":

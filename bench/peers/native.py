@@ -130,3 +130,7 @@ class Rows:
         for i in range(calls):
             self.sampler.rows(i * ROWS_PER_CALL, ROWS_PER_CALL, out=self.out)
         return calls * ROWS_PER_CALL
+
+    def rows(self, z: np.ndarray) -> np.ndarray:
+        """Return the rows of a call's noise, which is drawn, not given: it is what was recorded."""
+        return self.sampler.rows(0, len(z), out=self.out)

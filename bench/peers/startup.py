@@ -58,14 +58,8 @@ class First:
     """From the imports to the end of the first step: building, loading, compiling."""
 
     def __init__(self, case: FirstStep) -> None:
-        self.command = [
-            sys.executable,
-            "-m",
-            "bench.peers.startup",
-            case.peer,
-            str(case.batch),
-            str(case.threads),
-        ]
+        where = [str(case.batch), str(case.threads), case.device]
+        self.command = [sys.executable, "-m", "bench.peers.startup", case.peer, *where]
         self.run(1)
 
     def reset(self) -> None:
@@ -83,12 +77,12 @@ def _output(command: list[str]) -> str:
     return done.stdout
 
 
-def _first(peer: str, batch: int, threads: int) -> float:
+def _first(peer: str, batch: int, threads: int, device: str) -> float:
     from importlib import import_module
 
     from bench.cases import Case
 
-    case = Case(batch=batch, threads=threads)
+    case = Case(batch=batch, threads=threads, device=device)
     assert case.floats.size  # the data are there
     module, name = peer.split(".")
     kind = getattr(import_module(f"bench.peers.{module}"), name)
@@ -100,4 +94,4 @@ def _first(peer: str, batch: int, threads: int) -> float:
 
 
 if __name__ == "__main__":
-    print(_first(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    print(_first(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from bench.cases import ROWS_PER_CALL, SEED, Rows
@@ -25,3 +26,7 @@ class Eager:
         for _ in range(calls):
             self.generator(torch.randn(ROWS_PER_CALL, self.case.latent))
         return calls * ROWS_PER_CALL
+
+    @torch.inference_mode()
+    def rows(self, z: np.ndarray) -> np.ndarray:
+        return self.generator(torch.from_numpy(z)).numpy()

@@ -345,6 +345,20 @@ def test_trained_contenders_are_proven_before_they_are_timed():
             measure._prepare(team, [other])
 
 
+def test_generated_rows_are_proven_before_they_are_timed(monkeypatch):
+    from bench import parity
+    from bench.cases import Rows
+
+    case = Rows(hidden=8, latent=4, features=6, threads=1, rows=50, dtype="float32")
+    eager = Contender("eager", "torch_rows.Eager", case, generates=True)
+    with Team() as team:
+        missing, said = measure._prepare(team, [eager])
+        assert not missing and len(said) == 1 and said[0].startswith("eager: rows")
+        monkeypatch.setattr(parity, "ROW_TOLERANCE", 0.0)
+        with pytest.raises(parity.ParityError, match="other rows"):
+            measure._prepare(team, [eager])
+
+
 def test_summary_is_plain_data():
     assert results.summary(None) is None
     assert results.summary(Summary(1.0, 0.95, 1.05, 5))["noisy"] == ""

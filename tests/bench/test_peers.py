@@ -12,12 +12,13 @@ import pytest
 import torch
 from fastgan.kernels import cpu
 
-from bench import bench_step, parity, peers
+from bench import bench_generate, bench_step, parity, peers
 from bench.cases import Case, Rows
 from bench.options import Options
-from bench.peers import ops, sgemm
+from bench.peers import native, ops, sgemm
 from bench.peers.files import Fastgan, File, Numpy
 from bench.peers.noise import Noise
+from bench.peers.reference import Generated
 from bench.plan import Contender
 from bench.protocol import Replayed
 from fastgan.errors import UserError
@@ -207,8 +208,36 @@ def test_readers_read_the_same(kind):
     np.testing.assert_array_equal(Fastgan(case).read(), Numpy(case).read())
 
 
-@pytest.mark.parametrize("peer", ["torch_rows.Eager", pytest.param("jax_rows.Jit", marks=needs_jax)])
-def test_rows_are_generated(peer):
-    one = peers.create(Contender(peer, peer, Rows(hidden=8, latent=4, features=6, dtype="float32")))
+ROWS = Rows(hidden=8, latent=4, features=6, dtype="float32")
+GENERATES = ["native.Rows", "torch_rows.Eager", pytest.param("jax_rows.Jit", marks=needs_jax)]
+
+
+@pytest.mark.parametrize("peer", GENERATES)
+def test_the_same_rows_are_generated(peer):
+    if peer in ("native.Rows",):
+        native_or_skip()
+    one = peers.create(Contender(peer, peer, ROWS))
+    z = ROWS.noise()
+    wanted = Generated(ROWS).rows(z)
+    assert parity.check_rows(peer, one.rows(z), wanted) < parity.ROW_TOLERANCE
     one.reset()
-    assert one.run(5) == 4096
+    assert one.run(5) == len(z) == 4096
+    assert parity.check_rows(peer, one.rows(z), wanted) < parity.ROW_TOLERANCE
+    for wrong in (wanted[::-1], wanted + 2e-5, wanted[:-1], np.full_like(wanted, math.nan)):
+        with pytest.raises(parity.ParityError, match="rows"):
+            parity.check_rows(peer, one.rows(z), wrong)
+
+
+def test_rows_in_bytes_are_within_half_a_step():
+    native_or_skip()
+    case = replace(ROWS, dtype="uint8")
+    wanted, got = Generated(case).rows(case.noise()), native.Rows(case).rows(case.noise())
+    assert got.dtype == np.uint8 and parity.check_rows("bytes", got, wanted) <= 0.5 / 255 + 1e-5
+    for wrong in (got + np.uint8(1), got[::-1], np.zeros_like(got)):
+        with pytest.raises(parity.ParityError, match="other rows"):
+            parity.check_rows("bytes", wrong, wanted)
+
+
+def test_every_contender_that_generates_is_tested():
+    found = {c.peer for g in bench_generate.groups(Options()) for c in g.contenders if c.generates}
+    assert found == {getattr(p, "values", (p,))[0] for p in GENERATES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -11,18 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from bench.options import Options
+
 ROOT = Path(__file__).resolve().parents[2]
 needs_plugin = pytest.mark.skipif(
     importlib.util.find_spec("pytest_benchmark") is None, reason="pytest-benchmark is not installed"
 )
 
 
-def run(folder: Path, *arguments: str, plugin: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, plugin: bool = True, path: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run pytest as if it were not a test of a worker of pytest-xdist; what it stores goes to the folder."""
     without = ["-p", "no:benchmark", "-p", "no:pytest-benchmark"]
     storage = [f"--benchmark-storage=file://{folder / 'storage'}"] if plugin else without
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *storage, *arguments]
     kept = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS" and "XDIST" not in k}
+    kept["PYTHONPATH"] = os.pathsep.join([str(path), str(ROOT)])
     return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False)
 
 
@@ -61,3 +67,49 @@ def test_a_suite_runs(tmp_path):
 def test_bad_options(option, tmp_path):
     done = run(tmp_path, "bench/bench_noise.py", "--benchmark-only", option)
     assert done.returncode == 4 and option.split("=")[0] in done.stderr
+
+
+SUITES = [path.stem for path in sorted((ROOT / "bench").glob("bench_*.py"))]
+
+
+@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_suite_measures_the_gpu_or_says_why_not(name, quick):
+    suite = importlib.import_module(f"bench.{name}")
+    groups = suite.groups(Options(quick=quick, device="cuda"))
+    assert bool(groups) != bool(getattr(suite, "CPU_ONLY", ""))
+    for group in groups:
+        for contender in group.contenders:
+            assert contender.case.device == "cuda" or group.name == "imports", contender
+            assert contender.module not in ("native", "files")
+
+
+def test_the_limits_of_a_gpu_are_groups_and_rows():
+    step = importlib.import_module("bench.bench_step")
+    (group,) = (g for g in step.groups(Options(device="cuda")) if g.name == "limits")
+    assert [c.peer for c in group.contenders if c.module == "limits"] == [
+        f"limits.{kind}" for kind in ("LargeProduct", "Tf32Products", "Copy", "Launches")
+    ]
+    names = {g.name for g in step.groups(Options(device="cuda"))}
+    assert names == {"peers", "recipe", "limits", "widths"}
+
+
+def test_a_first_step_is_taken_on_the_device_that_was_asked_for(monkeypatch):
+    from bench.peers import startup
+
+    asked = []
+    monkeypatch.setattr(startup, "_output", lambda command: asked.append(command) or "0.5")
+    one = startup.First(startup.FirstStep(threads=2, device="cuda", peer="cuda.CudaStep"))
+    assert one.run(2) == 2 and one.taken == 1.0
+    assert asked[0][-4:] == ["cuda.CudaStep", "128", "2", "cuda"]
+
+
+@needs_plugin
+def test_suites_without_a_gpu_form_are_skipped_with_their_reason(tmp_path):
+    """On a machine that says that it has a GPU, in collecting only."""
+    plugin = tmp_path / "says_gpu.py"
+    plugin.write_text("from bench import machine\nmachine.device = lambda: 'cuda'\n")
+    arguments = ("-p", "says_gpu", "--benchmark-only", "--no-results", "-rs", "-q")
+    done = run(tmp_path, "bench/bench_serve.py", "bench/bench_noise.py", *arguments, path=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fastgan has no rows from a GPU" in done.stdout and "inside the step's kernels" in done.stdout
