@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from fastgan.errors import UserError
 from fastgan.graphs.capture import Captures
 
 
-def captures(gan, stand_in, *, warmup=2, iterate=None, scaled=False, generators=()):
-    step = gan.captured(capture=False)
+def captures(gan, stand_in, *, warmup=2, iterate=None, scaled=False, generators=(), **options):
+    step = gan.captured(capture=False, **options)
     named = {"d_optimizer": gan.d_optimizer, "g_optimizer": gan.g_optimizer}
     for optimizer in named.values():  # as it must be on CUDA; the fused step on the CPU does not mind
         optimizer.param_groups[0]["capturable"] = True
@@ -24,8 +25,8 @@ def captures(gan, stand_in, *, warmup=2, iterate=None, scaled=False, generators=
     return Captures(wrapped, torch.device("cpu"), named, scaled, generators, warmup)
 
 
-def run(found: Captures, rows):
-    metrics, names = found.run(*tree_flatten([rows]))
+def run(found: Captures, *rows):
+    metrics, names = found.run(*tree_flatten(list(rows)))
     return dict(zip(names, metrics.tolist(), strict=True))
 
 
@@ -39,12 +40,26 @@ def stand_in(monkeypatch, gan):
     return StandIn(monkeypatch, gan.tensors)
 
 
-def test_warm_up_and_replays_are_one_training(gan, stand_in):
-    theirs, data, found = Wgan(fused=True), batches(6), captures(gan, stand_in)
+OPTIONS = {
+    "plain": dict,
+    "three critic steps": lambda: dict(n_critic=3),
+    "clipped": lambda: dict(clip_norm=0.05),
+    "scaled": lambda: dict(scaler=torch.amp.GradScaler("cpu", init_scale=2.0**8)),  # which changes no bit
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_warm_up_and_replays_are_one_training(gan, stand_in, name):
+    """Of a step with a gradient penalty; captured is all of it, whatever the options."""
+    options = OPTIONS[name]()
+    count, clip_norm = options.get("n_critic", 1), options.get("clip_norm")
+    theirs, data = Wgan(fused=True), batches(6 * count)
+    calls = [data[i : i + count] for i in range(0, len(data), count)]
+    found = captures(gan, stand_in, scaled="scaler" in options, **options)
     torch.manual_seed(7)
-    wanted = [theirs.by_hand([rows]) for rows in data]
+    wanted = [theirs.by_hand(rows, clip_norm) for rows in calls]
     torch.manual_seed(7)
-    got = [run(found, rows) for rows in data]
+    got = [run(found, *rows) for rows in calls]
     assert [(m["d_loss"], m["g_loss"]) for m in got] == wanted
     assert_identical(gan.tensors(), theirs.tensors())
     (graph,) = stand_in.graphs
@@ -171,3 +186,11 @@ def test_options_on_another_device(gan, stand_in):
 def test_generators_of_the_host_are_refused(gan, stand_in):
     with pytest.raises(UserError, match="generators: got one on cpu, which a graph cannot advance"):
         captures(gan, stand_in, generators=[torch.Generator()])
+
+
+def test_generators_of_the_device_are_registered_with_each_graph(gan, stand_in):
+    generator = SimpleNamespace(device=torch.device("cuda"))
+    found = captures(gan, stand_in, warmup=1, generators=[generator])
+    for rows in (*batches(2), *batches(2, rows=3)):
+        run(found, rows)
+    assert [graph.generators for graph in stand_in.graphs] == [[generator]] * 2

@@ -13,12 +13,15 @@ pytestmark = [
 ]
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("n_critic", [1, 3])
-def test_replays_equal_the_textbooks_loop(n_critic):
+def test_replays_equal_the_textbooks_loop(n_critic, scaled):
+    """Scaled by powers of two, too, which change no bit."""
     options = dict(capturable=True, fused=True)
     ours, theirs = (Wgan("cuda", **options) for _ in range(2))
     data = [rows.cuda() for rows in batches(8 * n_critic)]
-    step = ours.captured(n_critic=n_critic, clip_norm=0.5)
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**8) if scaled else None
+    step = ours.captured(n_critic=n_critic, clip_norm=0.5, scaler=scaler)
     for gan in (ours, theirs):
         torch.cuda.manual_seed(7)
         for i in range(0, len(data), n_critic):
