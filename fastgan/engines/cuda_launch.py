@@ -17,7 +17,7 @@ from torch import Tensor
 from fastgan.config import Config
 from fastgan.engines.cuda_layout import Layer, Layout, layer_table
 from fastgan.kernels.triton import step_backward, step_head
-from fastgan.kernels.triton.tiles import Tile, tile_for
+from fastgan.kernels.triton.tiles import Tile, tile_for, update_tile
 from fastgan.models import ModelSpec
 
 ACTIVATIONS = {"sigmoid": 1, "tanh": 2, "linear": 3}  # of step_tile
@@ -98,7 +98,7 @@ class Launcher(ABC):
         head, penalty = self._programs()
         self._partial = torch.zeros(head, step_head.PARTIALS, device=device)
         self._penalty = torch.zeros(penalty, device=device)
-        self._update_tile = self._tile(1, 1)
+        self._update_tile = update_tile(config.precision)
         self._tables = {}
         for which, layers in enumerate((self.layout.g, self.layout.d)):
             places = (layout.g_deltas, layout.g_inputs) if which == 0 else (layout.d_deltas, layout.d_inputs)

@@ -196,7 +196,7 @@ class Layered(Launcher):
                 PENALTY=penalty,
                 BLOCK_B=_HEAD_ROWS,
                 BLOCK_I=_HEAD_COLUMNS,
-                **self._update_tile.options,
+                **self._tile(1, 1).options,
             ),
         )
 

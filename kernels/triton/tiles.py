@@ -2,7 +2,7 @@
 
 A table and no search at run time: a search needs a device, costs the first call seconds, and may choose
 differently in the next process, which would change the rounding. No GPU has timed these tiles: they are among
-the usual ones, and compile without a byte of stack on every target, or nearly (``bench.gpu_table``).
+the usual ones, and compile without a byte of stack on every target (``bench.gpu_table``).
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ class Tile(NamedTuple):
     k: int
     warps: int = 4
     stages: int = 3
+    registers: int | None = None  # that a thread may have; without it, NVIDIA's ptxas may stop at fewer
 
     @property
     def options(self) -> dict[str, object]:
         """Launch options. Fused multiply-add is the default, and stated since results depend on it."""
-        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+        options = {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+        bound = self.registers and not torch.version.hip  # AMD's compiler has no such option
+        return options | ({"maxnreg": self.registers} if bound else {})
 
     def grid(self, m: int, n: int) -> tuple[int]:
         """Return the number of programs: tiles along M times tiles along N."""
@@ -42,14 +45,14 @@ some kernel on some target: a few registers spilled, and 104 bytes of stack in t
 sm_80)."""
 
 ROW_TILES = {
-    "16-bit": Tile(16, 128, 16, warps=16, stages=4),
-    "tf32": Tile(16, 128, 32, warps=16, stages=4),
-    "tf32x3": Tile(16, 128, 16, warps=16, stages=4),
-    "ieee": Tile(16, 64, 16, warps=8, stages=4),
+    "16-bit": Tile(16, 128, 16, warps=8, stages=4, registers=255),
+    "tf32": Tile(16, 128, 32, warps=8, stages=4, registers=255),
+    "tf32x3": Tile(16, 128, 16, warps=8, stages=4, registers=255),
+    "ieee": Tile(16, 64, 16, warps=8, stages=4, registers=255),
 }
 """Of the row-fused kernels, by arithmetic: a program's pairs of rows, columns of a layer at a time, depth.
-With 8 warps in tf32, or 16 in ieee, ptxas keeps more registers in memory: here, of some variants 8 to 32
-bytes a thread."""
+One program has a multiprocessor to itself, so its threads may have all registers (some 130 to 240 are used).
+Left to itself, ptxas stops at 128, as it must for 16 warps, and keeps 8 to 32 bytes a thread in memory."""
 
 ENOUGH_PROGRAMS = 264
 """Two for each of an H100's 132 multiprocessors: instead of fewer large tiles, take small ones."""
@@ -61,7 +64,15 @@ def tile_for(dtype: torch.dtype, precision: str, m: int, n: int) -> Tile:
     return large if large.grid(m, n)[0] >= ENOUGH_PROGRAMS else small
 
 
+def update_tile(precision: str) -> Tile:
+    """Return the tile of the update. Left to itself in bf16 on sm_80, ptxas stops at 128 registers, and keeps
+    16 bytes a thread in memory; of 168, a multiprocessor still holds three programs."""
+    if precision == "bf16":
+        return TILES["16-bit"][0]._replace(registers=168)
+    return TILES[precision][0]
+
+
 def row_tile(precision: str) -> Tile:
-    """Return the tile of the row-fused kernels. AMD's warps are twice as wide: of 8, some spill registers."""
+    """Return the tile of the row-fused kernels. AMD's warps are twice as wide, and of 8, some spill."""
     tile = ROW_TILES["16-bit" if precision == "bf16" else precision]
     return tile._replace(warps=4) if torch.version.hip else tile
