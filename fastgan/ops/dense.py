@@ -57,12 +57,14 @@ def linear_leaky_relu(
         check_slope(negative_slope)
     if impl == "auto":
         # What _choose would say and the reference do, without the microsecond that both take, 30 where
-        # a large op has left none of their code in the caches. A shape costs as much as two sizes.
-        if (
-            (bias is not None and x.numel() * bias.numel() < _FEW)
-            or x.numel() * (shape := weight.shape)[0] < _MANY_OUTPUTS * shape[-1]
-            or x.dtype in SLOW_IN_PLACE
-        ):
+        # a large op has left none of their code in the caches. A shape takes longer than three sizes.
+        if bias is None:
+            few = x.numel() * weight.shape[0] < _MANY_OUTPUTS * weight.shape[-1]
+        else:
+            outputs = bias.numel()
+            products = x.numel() * outputs
+            few = products < _FEW_PRODUCTS or products * outputs < _MANY_OUTPUTS * weight.numel()
+        if few or x.dtype in SLOW_IN_PLACE:
             y = linear(x, weight, bias)
             return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
         impl = _choose(x, weight, bias).impl
@@ -85,7 +87,7 @@ def linear_leaky_relu(
 _MANY_OUTPUTS = 1 << 20  # fewer stay in the caches, and some shapes then lose 10% and more
 _MANY_ROWS = 512  # fewer, and putting the weight in the kernels' order takes 5% that is not won back
 _LEAST_INPUTS = 2  # a single one has a faster weight gradient
-_FEW = _MANY_OUTPUTS * _LEAST_INPUTS  # inputs of all rows, times outputs: no fewer have that many outputs
+_FEW_PRODUCTS = _MANY_OUTPUTS * _LEAST_INPUTS  # with fewer, outputs or inputs are fewer than that
 
 _SMALL = Choice("reference", "PyTorch's operators; outputs are too few for passes over them to matter")
 _PRODUCT = Choice("reference", "PyTorch's operators; the product takes nearly all of the time")
