@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from types import SimpleNamespace
 
@@ -13,10 +14,11 @@ from helpers.ops_cases import Bce, Dense, plain_bce, plain_dense
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan.errors import UserError
-from fastgan.ops import TIMED, Timed, bce_with_logits, choice, explain, linear_leaky_relu
+from fastgan.ops import TIMED, Timed, bce_with_logits, choice, dense, explain, linear_leaky_relu
 from fastgan.ops.backends import cpu
 
 AMD, INTEL = ("amd", "avx2"), ("intel", "avx512")
+WIDTHS = (1, 2, 3, 255, 256, 257, 1023, 1024, 1025, 4096)
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,24 @@ def test_dense(native_calls, batch, inputs, outputs, graph, impl):
     weight.requires_grad_(False)
     if batch * inputs * outputs < 1 << 28:
         case.check(linear_leaky_relu)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_what_is_known_from_sizes_alone_is_what_would_be_chosen(monkeypatch, with_bias):
+    asked = []
+    monkeypatch.setattr(dense, "linear", lambda x, weight, bias: x.new_zeros(1))
+    monkeypatch.setattr(
+        dense, "_choose", lambda *arguments: asked.append(1) or choice.Choice("reference", "")
+    )
+    monkeypatch.setattr(dense, "linear_leaky_relu_reference", lambda *arguments: None)
+    one = torch.zeros(())
+    for batch, inputs, outputs in itertools.product((0, 1, 511, 512, 1023, 1024, 4096), WIDTHS, WIDTHS):
+        x, weight, bias = one.expand(batch, inputs), one.expand(outputs, inputs), one.expand(outputs)
+        asked.clear()
+        linear_leaky_relu(x, weight, bias if with_bias else None)
+        many = batch * outputs >= 1 << 20
+        assert bool(asked) == many or inputs == 1, (batch, inputs, outputs)
+        assert many or explain(linear_leaky_relu, x, weight).impl == "reference"
 
 
 @pytest.mark.parametrize(
