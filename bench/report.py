@@ -1,7 +1,7 @@
-"""``python -m bench.report``: pictures, tables and the README's section, from stored results.
+"""``python -m bench.report``: pictures, tables and the README's parts, from stored results.
 
 Of every group the newest full run counts. Pictures go to ``docs/bench``, all tables to
-``bench/results/<machine>/README.md``, and the section between the README's markers; ``--check`` writes
+``bench/results/<machine>/README.md``, and the parts between the README's markers; ``--check`` writes
 nothing and fails if the two texts are not what the stored results say.
 """
 
@@ -19,8 +19,10 @@ from fastgan.cli import run_command
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "bench"
-BEGIN = "<!-- Written by python -m bench.report from bench/results; changes here are lost. -->"
+BEGIN = "<!-- {}: written by python -m bench.report from bench/results; changes here are lost. -->"
 END = "<!-- The end of what python -m bench.report wrote. -->"
+PARTS = {"Images": section.images, "Server": section.served, "Speed": section.readme}
+"""Names of the README's parts that are generated, and what does it."""
 
 
 def newest(folder: Path) -> list[Line]:
@@ -37,16 +39,17 @@ def newest(folder: Path) -> list[Line]:
     return list(found.values())
 
 
-def replaced(text: str, part: str) -> str:
-    """Return a text with what stands between the markers replaced.
+def replaced(text: str, name: str, part: str) -> str:
+    """Return a text with what stands between a part's markers replaced.
 
     Raises:
-        ValueError: the markers are not there, once each.
+        ValueError: the markers are not there, in this order, the first of them once.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the lines {BEGIN} and {END} are wanted once each, in this order")
-    head, rest = text.split(BEGIN)
-    return head + BEGIN + "\n" + part + END + rest.split(END)[1]
+    begin = BEGIN.format(name)
+    head, *rest = text.split(begin)
+    if len(rest) != 1 or END not in rest[0]:
+        raise ValueError(f"the lines {begin} and {END} are wanted once each, in this order")
+    return f"{head}{begin}\n{part}{END}{rest[0].partition(END)[2]}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,8 +65,11 @@ def _report(argv: Sequence[str] | None) -> int:
         where = folder or arguments.results
         print(f"bench.report: no full runs in {where}: pytest bench/ --benchmark-only makes one")
         return 2
+    readme = README.read_text(encoding="utf-8")
+    for name, write in PARTS.items():
+        readme = replaced(readme, name, write(lines, folder))
     texts = {
-        README: replaced(README.read_text(encoding="utf-8"), section.readme(lines, folder)),
+        README: readme,
         folder / "README.md": section.tables(lines),
     }
     if arguments.check:

@@ -11,6 +11,7 @@ from bench.table import duration, number, quantity
 
 Line = dict[str, Any]
 OURS = "fastgan"
+_NOTHING = "Not measured on this machine.\n"
 _SAID = {"MISSED": ": missed", "cannot tell": ": cannot tell"}  # of a target, behind it
 _HELD = ("recipe", "limits", "odd", "widths", "threads", "generate", "calls")  # groups with targets
 
@@ -26,13 +27,69 @@ def readme(lines: list[Line], folder: Path) -> str:
         parts.append("![Scaling over threads](docs/bench/threads.png)")
     if of["dense"]:
         parts += [_ops(of["dense"]), "![Ops against plain PyTorch](docs/bench/ops.png)"]
-    virtual = [line for line in lines if line["suite"] in ("virtual", "serve")]
+    virtual = [line for suite in ("virtual", "serve") for line in _newest(_of_suite(lines, suite))]
     if virtual:
         parts.append(_virtual(virtual))
+    parts.append(_missed([line for name in ("peers", *_HELD) for line in of[name]] + virtual))
     machine = f"bench/results/{folder.name}"
     link = f"[`{machine}`]({machine}/README.md)"
     parts.append(f"All tables of this machine, start-up, noise and data included: {link}.")
     return "\n\n".join(parts) + "\n"
+
+
+def images(lines: list[Line], folder: Path) -> str:
+    """Return the README's table of images by a DataLoader: the files' time over ours."""
+    found = _newest([line for line in lines if line["group"] == "images"])
+    if not found:
+        return _NOTHING
+    threads = found[0]["contenders"][0]["case"]["threads"]
+    words = (
+        f"A DataLoader without workers, on {threads} thread{'s' * (threads > 1)}, against one that reads the "
+        "same 28 x 28 images from files: the files' time over ours, on the machine of [Speed](#speed), by "
+        "`pytest bench/bench_virtual.py --benchmark-only -k images`"
+    )
+    cells = {}
+    for line in found:
+        how = line["title"].removeprefix("labelled images by a DataLoader, ").partition(", no workers")[0]
+        for row in line["rows"]:
+            files, _, ours = row["title"].partition(" / ")
+            cells[f"{files}, {how}", ours] = _value(row)
+    return f"{words}\n\n{_crossed('files', cells)}\n"
+
+
+def served(lines: list[Line], folder: Path) -> str:
+    """Return the README's table of rows from a server: its speed as a share of that in the process itself."""
+    found = _newest([line for line in lines if line["group"] == "serve"])
+    if not found:
+        return _NOTHING
+    words = (
+        "Speed of Flight on loopback, one thread computing, as a share of that in the process itself, on the "
+        "machine of [Speed](#speed): `pytest bench/bench_serve.py --benchmark-only`"
+    )
+    cells = {
+        (
+            line["title"].partition(" as a table")[0],
+            row["title"].removeprefix("Flight on loopback, ").partition(" / ")[0],
+        ): _value(row)
+        for line in found
+        for row in line["rows"]
+    }
+    return f"{words}\n\n{_crossed('rows', cells)}\n"
+
+
+def _of_suite(lines: list[Line], suite: str) -> list[Line]:
+    return [line for line in lines if line["suite"] == suite]
+
+
+def _newest(lines: list[Line]) -> list[Line]:
+    """Return those of the newest run: titles of older ones may be out of use."""
+    return [line for line in lines if line["run"] == max(each["run"] for each in lines)]
+
+
+def _crossed(corner: str, cells: dict[tuple[str, str], str]) -> str:
+    """Return a table of cells by row and column."""
+    rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in range(2))
+    return _markdown([corner, *columns], [[row, *(cells.get((row, c), "") for c in columns)] for row in rows])
 
 
 def tables(lines: list[Line]) -> str:
@@ -100,6 +157,15 @@ def _held(lines: list[Line]) -> str:
 def _virtual(lines: list[Line]) -> str:
     command = "pytest bench/bench_virtual.py bench/bench_serve.py --benchmark-only"
     return f"Virtual data: `{command}`\n\n" + _ratios(lines, targets_only=True)
+
+
+def _missed(lines: list[Line]) -> str:
+    """Return a sentence on targets that were missed."""
+    wanted = [(line, row) for line in lines for row in line["rows"] if _wanted(row)]
+    missed = [f"{row['title']}, {line['title']}" for line, row in wanted if row["verdict"] == "MISSED"]
+    untold = sum(row["verdict"] not in ("ok", "MISSED") for _, row in wanted)
+    said = f"Of {len(wanted)} targets {len(missed)} are missed, and {untold} cannot be told."
+    return said + (f" Missed: {'; '.join(missed)}." if missed else "")
 
 
 def _ops(lines: list[Line]) -> str:

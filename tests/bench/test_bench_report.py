@@ -26,7 +26,8 @@ def stored(tmp_path):
 @pytest.fixture
 def readme(tmp_path, monkeypatch):
     path = tmp_path / "README.md"
-    path.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe rest.\n")
+    parts = [f"{report.BEGIN.format(name)}\nstale\n{report.END}\n" for name in report.PARTS]
+    path.write_text("\n".join(["# Title\n", *parts, "The rest.\n"]))
     monkeypatch.setattr(report, "README", path)
     monkeypatch.setattr(report, "PICTURES", tmp_path / "docs")
     monkeypatch.setattr(report, "ROOT", tmp_path)
@@ -41,7 +42,7 @@ def test_the_command_writes_and_then_finds_all_current(stored, readme, capsys):
     assert run(stored, "--check") == 1 and "is not what the results say" in capsys.readouterr().out
     assert run(stored) == 0
     text = readme.read_text()
-    assert text.startswith("# Title\n\n<!--") and text.endswith("-->\n\nThe rest.\n") and "old" not in text
+    assert text.startswith("# Title\n\n<!--") and text.endswith("-->\n\nThe rest.\n") and "stale" not in text
     assert run(stored, "--check") == 0
     readme.write_text(text.replace("2.00x", "9.00x"))
     assert run(stored, "--check") == 1
@@ -130,9 +131,28 @@ def test_nothing_stored(tmp_path, readme, capsys):
 
 
 def test_markers_are_wanted_once_each():
-    for text in ("no markers", f"{report.END} {report.BEGIN}", f"{report.BEGIN} {report.BEGIN} {report.END}"):
+    begin, end = report.BEGIN.format("A"), report.END
+    for text in ("no markers", f"{end} {begin}", f"{begin} {begin} {end}"):
         with pytest.raises(ValueError, match="once each"):
-            report.replaced(text, "x")
+            report.replaced(text, "A", "x")
+    two = f"{begin}\n1{end} {report.BEGIN.format('B')}\n2{end}"
+    assert report.replaced(two, "A", "x") == two.replace("1", "x")
+
+
+def test_images_and_served_rows_have_tables_of_their_own(stored):
+    lines = list(results.read(stored))
+    assert section.images([], stored) == section.served([], stored) == "Not measured on this machine.\n"
+    text = section.images(lines, stored)
+    assert "on 1 thread, against" in text and "old" not in text
+    assert "| files | VirtualDataset | whole |" in text
+    assert "| PNG files, in order | 12.00x [11.76, 12.24] |  |" in text
+    assert "| .npy, in order | 0.70x [0.69, 0.71] | 1.10x [1.08, 1.12] |" in text
+    assert "| images | 0.90x [0.88, 0.92] |" in section.served(lines, stored)
+
+
+def test_what_is_missed_is_said(stored):
+    text = section.readme(list(results.read(stored)), stored)
+    assert "Of 11 targets 4 are missed, and 3 cannot be told. Missed: JAX jit + lax.scan / fastgan" in text
 
 
 def test_the_readme_is_what_the_committed_results_say():

@@ -63,5 +63,12 @@ def lines() -> list[dict[str, Any]]:
         rows = [row(f"plain / fastgan, batch {b}", 1.0 + 0.1 * i) for i, b in enumerate(BATCHES)]
         out.append(line("ops", "dense", f"dense {backward}", figure=figure, rows=rows))
     out.append(line("serve", "serve", "images", rows=[row("Flight / here", 0.9, 0.8), row("untold", 1.0)]))
+    how = "labelled images by a DataLoader, in order, no workers"
+    ours = dict(contenders=[contender("VirtualDataset", 1e-3, case=dict(threads=1))])
+    ratios = [("PNG files / VirtualDataset", 12.0), (".npy / VirtualDataset", 0.7), (".npy / whole", 1.1)]
+    rows = [row(title, ratio) for title, ratio in ratios]
+    out.append(line("virtual", "images", f"{how}, one thread", rows=rows, **ours))
+    old = dict(rows=[row("old / VirtualDataset", 9.0)], run="2026-01-01")
+    out.append(line("virtual", "images", how, **ours) | old)
     gone = dict(missing={"JAX": "not installed"}, contenders=[contender("fastgan, native", 1e-9)])
     return [*out, line("noise", "noise", "normals", **gone)]
