@@ -18,7 +18,7 @@ _SIDE = 4096  # of the matrices whose product stands for a GPU's peak
 _PRODUCT = 2 * _SIDE**3
 _TF32_PASSES = 3  # products of numbers rounded to TF32 for one as exact as float32
 _FEWEST = 1_000_000  # flops at once
-_TRIAL = 0.01  # seconds that a unit is tried for
+_TRIAL, _TRIES = 1_000_000_000, 4  # flops by which the fastest unit is found, and how often
 _KERNELS = 64  # in one captured graph
 
 
@@ -127,12 +127,13 @@ class Arithmetic:
 
 
 def _seconds_of_a_flop(unit: Registers | LargeProduct) -> float:
-    done, units = 0, 2 * _FEWEST
-    unit.run(units)  # wakes threads
-    start = time.perf_counter()
-    while (taken := time.perf_counter() - start) < _TRIAL:
-        done += unit.run(units)
-    return taken / done
+    """Return the best of some tries, each long enough that the start of its threads does not count."""
+    tries = []
+    for _ in range(_TRIES):
+        start = time.perf_counter()
+        done = unit.run(_TRIAL)
+        tries.append((time.perf_counter() - start) / done)
+    return min(tries)
 
 
 class Copy:
