@@ -28,16 +28,17 @@ def groups(options: Options) -> list[Group]:
 
 
 def _images(how: str, case: Images, also: bool = False, rounds: int | None = None) -> Group:
-    ours, whole = (
+    ours, whole, any_order = (
         Contender("VirtualDataset", "virtual.Loader", case),
         Contender("VirtualIterable, whole batches", "virtual.WholeBatches", case),
+        Contender("VirtualDataset, whole batches", "virtual.ShuffledBatches", case),
     )
     files, mapped, batches = (
         Contender("PNG files", "virtual.Png", case),
         Contender("one .npy, image by image", "virtual.Npy", case),
         Contender("one .npy, whole batches", "virtual.NpyBatches", case),
     )
-    rows = [Row(files, ours, low=1.0), Row(mapped, ours)]
+    rows = [Row(files, ours, low=1.0), Row(mapped, ours), Row(mapped, any_order, low=1.0)]
     if also:
         rows += [Row(mapped, whole, low=1.0), Row(batches, whole)]
     title = f"labelled images by a DataLoader, {how}, no workers, one thread"

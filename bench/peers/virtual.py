@@ -123,6 +123,23 @@ class WholeBatches(Loader):
         return DataLoader(rows, batch_size=None)
 
 
+class ShuffledBatches(Loader):
+    """Whole batches of a :class:`~fastgan.virtual.VirtualDataset`, in any order."""
+
+    def loader(self, options: dict[str, Any]) -> Iterable:
+        from fastgan.virtual import VirtualDataset
+
+        return by_batches(VirtualDataset(self.case.generator, self.case.rows), options)
+
+
+def by_batches(dataset: Any, options: dict[str, Any]) -> Iterable:
+    """Return a DataLoader that asks ``dataset`` for whole batches, in the order of ``options``."""
+    from torch.utils.data import BatchSampler, DataLoader
+
+    batches = BatchSampler(DataLoader(dataset, **options).sampler, options["batch_size"], drop_last=False)
+    return DataLoader(dataset, sampler=batches, batch_size=None, generator=options.get("generator"))
+
+
 class Png(Loader):
     """The same images, a PNG file each, read with Pillow as torchvision's folders do."""
 
@@ -193,12 +210,10 @@ class NpyBatches(Npy):
 
     def loader(self, options: dict[str, Any]) -> Iterable:
         import torch
-        from torch.utils.data import BatchSampler, DataLoader
 
-        rows = super().loader(options)
+        super().loader(options)
         self.labels = torch.tensor(self.labels)
-        batches = BatchSampler(rows.sampler, self.case.batch, drop_last=False)
-        return DataLoader(self, sampler=batches, batch_size=None, generator=options.get("generator"))
+        return by_batches(self, options)
 
     def __getitem__(self, index: list[int]) -> tuple[Any, Any]:
         import torch

@@ -64,6 +64,12 @@ class _Rows:
         values: Sequence[Any] = rows if self.transform is None else [self.transform(row) for row in rows]
         return list(values) if labels is None else list(zip(values, labels.tolist(), strict=True))
 
+    def whole_batch(self, index: range | np.ndarray) -> Item:
+        """Return rows ``[B, *shape]``, transformed at once, with labels int64 ``[B]`` if there are some."""
+        rows, labels = self.batch(index)
+        rows = rows if self.transform is None else self.transform(rows)
+        return rows if labels is None else (rows, labels)
+
 
 class VirtualDataset(_Rows, Dataset):
     """Rows of a trained generator as a map-style dataset: item i is always the same row.
@@ -75,11 +81,15 @@ class VirtualDataset(_Rows, Dataset):
 
     Works in a ``DataLoader`` with any number of workers, started by fork or spawn, and under any sampler.
 
+    A list of numbers gives a whole batch, tensors ``[B, *shape]`` and int64 ``[B]``, which nothing takes
+    apart and puts together again: ``DataLoader(dataset, batch_size=None, sampler=batches)`` yields such
+    batches, where ``batches`` is ``BatchSampler(RandomSampler(dataset), 128, drop_last=False)``.
+
     Args:
         file: a generator file, or a generator in memory.
         length: number of rows, to 2**62.
         seed: of the rows; None takes the generator's own. Another seed gives other rows.
-        transform: is given a row and returns what becomes the item.
+        transform: is given a row and returns what becomes the item; for a list of numbers, a whole batch.
         where: ``{"label": 3}`` for rows of one class, named as in the data.
 
     Attributes:
@@ -100,15 +110,18 @@ class VirtualDataset(_Rows, Dataset):
         super().__init__(file, length, seed, transform, where)
         self._kept = _NOTHING
 
-    def __getitem__(self, index: int) -> Item:
-        """Return one item; a negative index counts from the end.
+    def __getitem__(self, index: int | list[int]) -> Item:
+        """Return one item, or a whole batch for a list; a negative index counts from the end.
 
-        Its neighbours are computed with it and kept, more of them the longer the next items come in order.
+        Neighbours of one item are computed with it and kept, more of them the longer the next items come in
+        order.
 
         Raises:
             IndexError: out of range.
             TypeError: no whole number.
         """
+        if isinstance(index, list):
+            return self.whole_batch(self._numbers(index))
         number = operator.index(index)
         number += self.length if number < 0 else 0
         if not 0 <= number < self.length:
@@ -129,14 +142,17 @@ class VirtualDataset(_Rows, Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Return some items, computed together."""
+        return self.items(self._numbers(indices))
+
+    def _numbers(self, indices: Sequence[int]) -> np.ndarray:
         index = np.asarray(indices)
-        if len(index) and index.dtype.kind not in "iu":
-            raise TypeError(f"index: got {index.dtype}; wanted whole numbers")
+        if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+            raise TypeError(f"index: got {index.dtype} {list(index.shape)}; wanted whole numbers")
         index = index.astype(np.int64)
         index = np.where(index < 0, index + self.length, index)
         if len(index) and not (index.min() >= 0 and index.max() < self.length):
             raise self._out_of_range(min(indices), max(indices))
-        return self.items(index)
+        return index
 
     def _out_of_range(self, low: int, high: int) -> IndexError:
         got = f"{low}" if low == high else f"{low} to {high}"
@@ -203,9 +219,7 @@ class VirtualIterable(_Rows, IterableDataset):
             if self.batch_size is None:
                 yield from self.items(index)
             else:
-                rows, labels = self.batch(index)
-                rows = rows if self.transform is None else self.transform(rows)
-                yield rows if labels is None else (rows, labels)
+                yield self.whole_batch(index)
 
     def _step(self) -> int:
         return self.batch_size or self.block

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.generators import generator_of, spec_of
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 
 from fastgan.errors import UserError
 from fastgan.sampler import Sampler
@@ -79,12 +79,37 @@ def test_beyond_the_end(labelled, index):
         VirtualDataset(labelled, 300).__getitems__([1, index])
 
 
-@pytest.mark.parametrize("index", [1.5, "1", slice(2), [1], None])
+@pytest.mark.parametrize("index", [1.5, "1", slice(2), [1.5], [[1]], ["1"], None])
 def test_indices_that_are_no_whole_numbers(labelled, index):
     with pytest.raises(TypeError):
         VirtualDataset(labelled, 300)[index]
     with pytest.raises(TypeError, match="whole numbers"):
         VirtualDataset(labelled, 300).__getitems__([1.5])
+
+
+def test_a_list_of_numbers_is_a_whole_batch(labelled):
+    dataset = VirtualDataset(labelled, 300)
+    rows, labels = dataset[[7, -1, 7, 0]]
+    assert rows.shape == (4, *dataset[0][0].shape) and labels.dtype == torch.int64
+    for row, label, i in zip(rows, labels, [7, 299, 7, 0], strict=True):
+        assert torch.equal(row, dataset[i][0]) and label == dataset[i][1]
+    assert len(dataset[[]][0]) == 0
+    with pytest.raises(IndexError, match="wanted 0 to 299"):
+        dataset[[0, 300]]
+    halves = VirtualDataset(labelled, 300, transform=lambda rows: rows[:, :1].float())
+    assert torch.equal(halves[[3, 4]][0], dataset[[3, 4]][0][:, :1].float())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
+def test_shuffled_whole_batches(labelled, workers):
+    dataset = VirtualDataset(labelled, 300)
+    order = RandomSampler(dataset, generator=torch.Generator().manual_seed(1))
+    batches = BatchSampler(order, 32, drop_last=False)
+    got = loaded(DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers))
+    order.generator.manual_seed(1)
+    wanted = dataset[list(order)]
+    assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
 
 
 def test_transform_and_condition(labelled):
