@@ -138,7 +138,7 @@ class Sampler:
             return self.labels_at(index)
         if np.shape(labels) not in ((), (len(index),)):
             raise UserError("labels", f"shape {list(np.shape(labels))}", f"one label, or [{len(index)}]")
-        labels = np.ascontiguousarray(np.broadcast_to(labels, len(index)), dtype=np.int64)
+        labels = np.full(len(index), labels, np.int64)
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             raise UserError("labels", f"{labels.min()} to {labels.max()}", f"numbers from 0 to {classes - 1}")
         return labels
