@@ -16,7 +16,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,19 +84,42 @@ class Launch:
 
 
 class _NoGpu:
-    """Stands for Triton's driver of a device with this target, as far as compiling goes."""
+    """Stands for Triton's driver of a device with this target: it can name it and nothing else.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    The architecture is also the device's number, since Triton keeps what it compiled by device.
+    """
+
+    def __init__(self, target: GPUTarget) -> None:
+        self._target = target
 
     def get_current_target(self) -> GPUTarget:
-        return TARGETS[self.name]
+        return self._target
 
-    def get_current_device(self) -> str:
-        return self.name  # the key of Triton's cache of compiled kernels
+    def get_current_device(self) -> int | str:
+        return self._target.arch
 
-    def get_current_stream(self, device: str) -> int:
+    def get_current_stream(self, device: int | str | None = None) -> int:
         return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+@contextmanager
+def instead_of_launches(run: Callable[..., Any], target: GPUTarget) -> Iterator[None]:
+    """Call ``run`` for every launch inside the block, with the kernel and as ``JITFunction.run`` is called.
+
+    ``JITFunction.run`` with ``warmup=True`` then compiles for the target.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(JITFunction, "run", run))
+        stack.enter_context(
+            mock.patch.object(launch, "INTERPRETED", True)
+        )  # tensors of any device are welcome
+        stack.enter_context(mock.patch.object(driver, "_active", _NoGpu(target)))
+        hip = "some" if target.backend == "hip" else None
+        stack.enter_context(mock.patch.object(torch.version, "hip", hip))  # launchers ask for it
+        yield
 
 
 @contextmanager
@@ -110,12 +133,7 @@ def launches(target: str) -> Iterator[list[Launch]]:
         recorded.append(Launch(self.fn.__name__, target, grid, args, options, compiled))
         return compiled
 
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(JITFunction, "run", record))
-        stack.enter_context(mock.patch.object(launch, "INTERPRETED", True))  # CPU tensors are welcome
-        stack.enter_context(mock.patch.object(driver, "_active", _NoGpu(target)))
-        hip = "some" if TARGETS[target].backend == "hip" else None
-        stack.enter_context(mock.patch.object(torch.version, "hip", hip))  # launchers ask for it
+    with instead_of_launches(record, TARGETS[target]):
         yield recorded
 
 

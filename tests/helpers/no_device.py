@@ -1,8 +1,8 @@
 """Triton's launches without a device: each one is compiled for real, and then handed to a function of ours.
 
 ``kernel[grid](...)`` asks Triton's active driver for the device, compiles for it, and launches. Here, the
-driver only knows which GPU there could be, and the launch is a :class:`Launch`, to be counted (the dry run)
-or simulated (``helpers.ptx.launch``).
+driver only knows which GPU there could be (``bench.gpu_compile``), and the launch is a :class:`Launch`, to be
+counted (the dry run) or simulated (``helpers.ptx.launch``).
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
-import torch
-import triton
-from fastgan.kernels.triton import launch
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
+
+from bench.gpu_compile import instead_of_launches
 
 
 @dataclass
@@ -55,11 +53,7 @@ def launches(act: Callable[[Launch], None], capability: int = 80) -> Iterator[No
         act(Launch(function.__name__, kernel, tuple(size), taken, constants))
         return kernel
 
-    with (
-        mock.patch.object(JITFunction, "run", run),
-        mock.patch.object(launch, "INTERPRETED", True),  # launchers then take tensors of any device
-        mock.patch.object(triton.runtime.driver, "_active", _NoDevice(GPUTarget("cuda", capability, 32))),
-    ):
+    with instead_of_launches(run, GPUTarget("cuda", capability, 32)):
         yield
 
 
@@ -84,23 +78,3 @@ class _Pointer:
 
 def _pointer(value: Any) -> Any:
     return _Pointer(value) if isinstance(value, Tensor) else value
-
-
-class _NoDevice:
-    """A driver that can name its target and nothing else. The capability is also the device's number, since
-    Triton keeps what it compiled by device."""
-
-    def __init__(self, target: GPUTarget) -> None:
-        self._target = target
-
-    def get_current_target(self) -> GPUTarget:
-        return self._target
-
-    def get_current_device(self) -> int:
-        return self._target.arch
-
-    def get_current_stream(self, device: int | None = None) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
