@@ -20,8 +20,8 @@
 
 namespace FASTGAN_NS {
 
-constexpr int KC_AMX = 256;  // depth of a block of k, at most
-constexpr int NC_AMX = 16;   // pairs of panels of B that a block of k holds at a time: 768 KiB
+constexpr int KC_AMX = 416;  // depth of a block of k, at most
+constexpr int NC_AMX = 16;   // pairs of panels of B that a block of k holds at a time: 1.2 MiB
 
 using Strip = Split[KC_AMX / PAIRED];  // a panel of B, or 16 rows of A, in a block of k
 

@@ -72,8 +72,9 @@ static void weight_update_as(const Operands& o, bool by_row, int m0, int m1, int
 
 static void weight_update(Panels a, Panels b, int K, int m0, int m1, int N, const Weights& p, Panels transposed,
                           const Adam& adam, float* scratch) {
-  constexpr int together = TILES_FROM ? fastgan::kUpdateRows : 96;  // tiles: B is split again for each of these
-  constexpr long scratch_panel = together * PW;
+  // On tiles B is split again for each part: few, and even ones.
+  const int together = TILES_FROM ? part(m1 - m0, fastgan::kUpdateRows, 2 * PW) : 96;
+  const long scratch_panel = together * PW;
   for (int m = m0; m < m1; m += together) {
     const int end = m1 - m < together ? m1 : m + together;
     const Operands o{K, a.p, a.panel, b.p, b.panel, scratch - (long)m * PW, scratch_panel};

@@ -77,7 +77,7 @@ struct LossRows {
 };
 
 constexpr int kTilePasses = 6;    // bfloat16 products on tiles for a float32 one
-constexpr int kUpdateRows = 384;  // rows of a weight that are updated together, at most
+constexpr int kUpdateRows = 512;  // rows of a weight that are updated together, at most
 
 struct Kernels {
   const char* name;
