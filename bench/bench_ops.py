@@ -15,6 +15,7 @@ QUICK = ((1, 128, 4096), ((128, 784), (784, 128)))
 OTHER_DTYPES = ("bfloat16", "float64")  # of one layer; all others are float32
 # batch, inputs, outputs
 CONTROL = ((32, 32, 32), (128, 32, 32), (8, 128, 128), (512, 128, 784), (512, 784, 128))
+METHOD = 2  # contenders in one process, on the same tensors; by method 1 each had a process of its own
 
 
 def groups(options: Options) -> list[Group]:
@@ -54,7 +55,7 @@ def _group(
             for peer, title in (("Auto", "fastgan"), ("Plain", "plain PyTorch"))
         )
         rows.append(Row(plain, auto, f"plain / fastgan, batch {batch}"))
-    return Group(name, title, rows, figure=figure | {"batches": batches}, **_short(options))
+    return Group(name, title, rows, figure=figure | {"batches": batches}, method=METHOD, **_short(options))
 
 
 def _control(options: Options) -> Group:

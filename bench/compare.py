@@ -36,7 +36,7 @@ FALLEN = "FALLEN"
 _EVERYWHERE = ("native", "torch_eager", "torch_rows", "sgemm", "limits", "ops")  # peers that no machine lacks
 WORDS = (FALLEN, "risen", "as before", "too noisy", "new")
 
-Key = tuple[str, str, str]  # suite, group's title, row's title
+Key = tuple[str, str, str, int]  # suite, group's title, row's title, method
 Line = dict[str, Any]
 
 
@@ -45,7 +45,7 @@ class Change:
     """A ratio then and now.
 
     Attributes:
-        key: suite, group, row.
+        key: suite, group, row, method.
         then: the outermost intervals of the stored runs, or None if there are none.
         now: the fresh median and its interval, or None: a contender does not run.
         word: one of ``WORDS``.
@@ -59,7 +59,7 @@ class Change:
     def __str__(self) -> str:
         then = "" if self.then is None else "[{:.2f}, {:.2f}]".format(*self.then)
         now = "does not run" if self.now is None else "{:.2f} [{:.2f}, {:.2f}]".format(*self.now)
-        suite, group, row = self.key
+        suite, group, row, _ = self.key
         return f"  {self.word:<10} {then:<14} {now:<20} {suite}: {group}: {row}"
 
 
@@ -93,7 +93,7 @@ def _change(key: Key, row: Line, before: list[Line]) -> Change | None:
 def _rows(lines: list[Line]) -> Iterator[tuple[Key, Line]]:
     for line in lines:
         for row in line["rows"]:
-            yield (line["suite"], line["title"], row["title"]), row
+            yield (line["suite"], line["title"], row["title"], line.get("method", 1)), row
 
 
 def groups(options: Options) -> list[tuple[str, Group]]:

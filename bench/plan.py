@@ -123,6 +123,8 @@ class Group:
         rounds, seconds: instead of those of the options.
         profile: a contender whose time is taken apart afterwards (``Peer.profile``).
         figure: values that figures need: batch, threads, ...
+        method: how it is measured. Raise it with a change that moves ratios while the work stays the same:
+            ``bench.compare`` holds a run against runs by the same method only.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Group:
     seconds: float | None = None
     profile: Contender | None = None
     figure: dict[str, Any] = field(default_factory=dict)
+    method: int = 1
 
     @property
     def contenders(self) -> list[Contender]:

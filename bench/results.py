@@ -86,6 +86,7 @@ def record(suite: str, measured: Measured) -> dict[str, Any]:
         "group": measured.group.name,
         "title": measured.group.title,
         "figure": measured.group.figure,
+        "method": measured.group.method,
         "contenders": contenders,
         "rows": rows,
         "missing": {c.title: why for c, why in measured.missing.items()},

@@ -88,6 +88,14 @@ def test_other_rows_do_not_count():
     assert [c.word for c in compare.compare([other, lost], [line(1.0, 0.0, 3)])] == ["new"]
 
 
+def test_runs_by_another_method_do_not_count():
+    old, fresh = line(2.0, 0.01, 1), line(1.0, 0.01, 2)
+    assert compare.compare([old], [fresh])[0].word == FALLEN
+    assert compare.compare([old], [fresh | {"method": 2}])[0].word == "new"
+    del old["method"]  # as older runs are stored
+    assert compare.compare([old], [fresh])[0].word == FALLEN
+
+
 def test_what_ran_before_and_does_not_run_now_has_fallen_unless_a_machine_may_lack_it():
     lost = line(2.0, 0.0, 2)
     lost["rows"][0]["summary"] = None
@@ -259,5 +267,5 @@ def test_a_slower_fastgan_is_seen_from_measuring_to_exit_code(tmp_path, monkeypa
 
 
 def test_a_change_is_one_line():
-    text = str(Change(("step", "batch 128", "b / a"), (1.9, 2.1), (1.5, 1.4, 1.6), FALLEN))
+    text = str(Change(("step", "batch 128", "b / a", 1), (1.9, 2.1), (1.5, 1.4, 1.6), FALLEN))
     assert "FALLEN" in text and "[1.90, 2.10]" in text and "1.50 [1.40, 1.60]" in text and "\n" not in text
