@@ -51,7 +51,7 @@ ROW_TILES = {
     "ieee": Tile(16, 64, 16, warps=8, stages=4, registers=255),
 }
 """Of the row-fused kernels, by arithmetic: a program's pairs of rows, columns of a layer at a time, depth.
-One program has a multiprocessor to itself, so its threads may have all registers (some 130 to 240 are used).
+One program has a multiprocessor to itself, so its threads may have all registers (some 130 to 250 are used).
 Left to itself, ptxas stops at 128, as it must for 16 warps, and keeps 8 to 32 bytes a thread in memory."""
 
 ENOUGH_PROGRAMS = 264
