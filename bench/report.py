@@ -1,13 +1,15 @@
 """``python -m bench.report``: pictures, tables and the README's parts, from stored results.
 
-Of every group the newest full run counts. Pictures go to ``docs/bench``, all tables to
-``bench/results/<machine>/README.md``, and the parts between the README's markers; ``--check`` writes
-nothing and fails if the two texts are not what the stored results say.
+They are made from one run, the newest that is whole (``whole``); the README names it. Pictures go to
+``docs/bench``, all tables to ``bench/results/<machine>/README.md``, and the parts between the README's
+markers; ``--check`` writes nothing and fails if the two texts are not what the run that the README names
+says, whatever else is stored.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,18 +27,29 @@ PARTS = {"Images": section.images, "Server": section.served, "Speed": section.re
 """Names of the README's parts that are generated, and what does it."""
 
 
-def newest(folder: Path) -> list[Line]:
-    """Return the newest line of each group of a machine's full runs, in the order of the files.
+def whole(folder: Path) -> dict[str, list[Line]]:
+    """Return the lines of each whole run of a machine, by the run's time, in the order of the files.
 
-    Runs of a part of a group's contenders, or with other threads than the machine has cores, do not count.
+    A run is whole if it has all suites that measure its device, without ``--quick``, and on all cores of the
+    machine. Lines of some of a group's contenders do not count.
     """
-    found: dict[tuple[str, str], Line] = {}
+    found: dict[str, list[Line]] = {}
     for line in results.read(folder):
-        key = line["suite"], line["title"]
-        whole = not line["quick"] and not line.get("part") and results.on_all_cores(line)
-        if whole and (key not in found or found[key]["run"] <= line["run"]):
-            found[key] = line
-    return list(found.values())
+        if not line["quick"] and not line.get("part") and results.on_all_cores(line):
+            found.setdefault(line["run"], []).append(line)
+    return {
+        run: lines
+        for run, lines in found.items()
+        if suites("gpu" in lines[0]["facts"]) <= {line["suite"] for line in lines}
+    }
+
+
+def suites(gpu: bool) -> set[str]:
+    """Return the names of all suites, or of those that measure a GPU."""
+    names = {path.stem for path in Path(__file__).parent.glob("bench_*.py")}
+    if gpu:
+        names = {n for n in names if not hasattr(importlib.import_module(f"bench.{n}"), "CPU_ONLY")}
+    return {name.removeprefix("bench_") for name in names}
 
 
 def replaced(text: str, name: str, part: str) -> str:
@@ -59,11 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(argv: Sequence[str] | None) -> int:
     arguments = _arguments(argv)
-    folder = arguments.results / arguments.machine if arguments.machine else latest(arguments.results)
-    lines = newest(folder) if folder else []
+    named = section.RUN.search(README.read_text(encoding="utf-8"))
+    if arguments.check and named and arguments.machine in (None, named["machine"]):
+        folder = arguments.results / named["machine"]
+        lines = whole(folder).get(named["run"], [])
+    else:
+        folder, lines = latest(arguments.results, arguments.machine)
     if not lines:
-        where = folder or arguments.results
-        print(f"bench.report: no full runs in {where}: pytest bench/ --benchmark-only makes one")
+        wanted = f"run {named['run']}" if arguments.check and named else "whole run"
+        print(f"bench.report: no {wanted} in {folder}: pytest bench/ --benchmark-only makes one")
         return 2
     readme = README.read_text(encoding="utf-8")
     for name, write in PARTS.items():
@@ -87,17 +104,23 @@ def _report(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def latest(folder: Path) -> Path | None:
-    """Return the folder with the newest run of a machine with its best instruction set."""
-    paths = [path for path in sorted(folder.glob("*/")) if machine.LOWERED not in path.name]
-    runs = {line["run"]: path for path in paths for line in results.read(path)}
-    return runs[max(runs)] if runs else None
+def latest(folder: Path, machine_name: str | None = None) -> tuple[Path, list[Line]]:
+    """Return the folder and the lines of the newest whole run, with a machine's best instruction set.
+
+    Without any, the folder of all results, or that of the machine if one is named, and no lines.
+    """
+    if machine_name:
+        paths = [folder / machine_name]
+    else:
+        paths = [path for path in sorted(folder.glob("*/")) if machine.LOWERED not in path.name]
+    runs = {run: (path, lines) for path in paths for run, lines in whole(path).items()}
+    return runs[max(runs)] if runs else (paths[0] if machine_name else folder, [])
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench.report", description=__doc__.split("\n\n")[1])
     parser.add_argument("--results", type=Path, default=results.FOLDER, help="folder of all results")
-    parser.add_argument("--machine", help="a folder in it (that with the newest run)")
+    parser.add_argument("--machine", help="a folder in it (that with the newest whole run)")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit code 1 if a text is not current"
     )

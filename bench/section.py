@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,23 @@ from bench.table import duration, number, quantity
 
 Line = dict[str, Any]
 OURS = "fastgan"
+_NAMED = "<!-- From bench/results/{}, the run of {}. -->"  # in the README, for bench.report --check
+RUN = re.compile(_NAMED.format(r"(?P<machine>\S+)", r"(?P<run>\S+)"))
 _NOTHING = "Not measured on this machine.\n"
 _SAID = {"MISSED": ": missed", "cannot tell": ": cannot tell"}  # of a target, behind it
 _HELD = ("recipe", "limits", "odd", "widths", "threads", "generate", "calls")  # groups with targets
 
 
 def readme(lines: list[Line], folder: Path) -> str:
-    """Return the README's section."""
+    """Return the README's section, of the lines of one run."""
     of = {name: [line for line in lines if line["group"] == name] for name in ("peers", "dense", *_HELD)}
-    parts = [_where(lines), _peers(of["peers"]), "![Step time against batch size](docs/bench/step.png)"]
+    named = _NAMED.format(folder.name, lines[0]["run"])
+    parts = [
+        named,
+        _where(lines),
+        _peers(of["peers"]),
+        "![Step time against batch size](docs/bench/step.png)",
+    ]
     parts.append(_held([line for name in _HELD for line in of[name]]))
     if any(line["profile"] for line in lines):
         parts.append("![Where a step's time goes](docs/bench/where.png)")
@@ -27,7 +36,7 @@ def readme(lines: list[Line], folder: Path) -> str:
         parts.append("![Scaling over threads](docs/bench/threads.png)")
     if of["dense"]:
         parts += [_ops(of["dense"]), "![Ops against plain PyTorch](docs/bench/ops.png)"]
-    virtual = [line for suite in ("virtual", "serve") for line in _newest(_of_suite(lines, suite))]
+    virtual = [line for suite in ("virtual", "serve") for line in _of_suite(lines, suite)]
     if virtual:
         parts.append(_virtual(virtual))
     parts.append(_missed([line for name in ("peers", *_HELD) for line in of[name]] + virtual))
@@ -39,7 +48,7 @@ def readme(lines: list[Line], folder: Path) -> str:
 
 def images(lines: list[Line], folder: Path) -> str:
     """Return the README's table of images by a DataLoader: the files' time over ours."""
-    found = _newest([line for line in lines if line["group"] == "images"])
+    found = [line for line in lines if line["group"] == "images"]
     if not found:
         return _NOTHING
     threads = found[0]["contenders"][0]["case"]["threads"]
@@ -59,7 +68,7 @@ def images(lines: list[Line], folder: Path) -> str:
 
 def served(lines: list[Line], folder: Path) -> str:
     """Return the README's table of rows from a server: its speed as a share of that in the process itself."""
-    found = _newest([line for line in lines if line["group"] == "serve"])
+    found = [line for line in lines if line["group"] == "serve"]
     if not found:
         return _NOTHING
     words = (
@@ -79,11 +88,6 @@ def served(lines: list[Line], folder: Path) -> str:
 
 def _of_suite(lines: list[Line], suite: str) -> list[Line]:
     return [line for line in lines if line["suite"] == suite]
-
-
-def _newest(lines: list[Line]) -> list[Line]:
-    """Return those of the newest run: titles of older ones may be out of use."""
-    return [line for line in lines if line["run"] == max(each["run"] for each in lines)]
 
 
 def _crossed(corner: str, cells: dict[tuple[str, str], str]) -> str:
@@ -114,13 +118,10 @@ def _where(lines: list[Line]) -> str:
     """Return what it was measured on, and when."""
     facts = lines[-1]["facts"]
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "jax", "numpy", "python"))
-    commits = ", ".join(f"`{c}`" for c in dict.fromkeys(line["facts"]["commit"] for line in lines))
-    days = sorted({line["run"][:10] for line in lines})
-    commands = ", ".join(f"`{c}`" for c in dict.fromkeys(line["command"] for line in lines))
     gpu = f"{facts['gpu']}; " if "gpu" in facts else ""
     return (
         f"{gpu}{facts['cpu']}, {facts['cores']} cores, {facts['isa']}, {facts['threads']} threads; "
-        f"{versions}; commit {commits}; {' to '.join(dict.fromkeys((days[0], days[-1])))}; by {commands}. "
+        f"{versions}; commit `{facts['commit']}`; {lines[0]['run'][:10]}; by `{lines[0]['command']}`. "
         "The commands below measure parts of it."
     )
 

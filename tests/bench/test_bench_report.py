@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from matplotlib import image
@@ -17,7 +18,9 @@ def stored(tmp_path):
     """A folder of results with one machine, and a README with markers."""
     folder = tmp_path / "results" / "a-machine"
     folder.mkdir(parents=True)
-    for line in benchmarks.lines():
+    lines = benchmarks.lines()
+    others = report.suites(gpu=False) - {line["suite"] for line in lines}
+    for line in [*lines, *(benchmarks.line(suite, suite, suite) for suite in sorted(others))]:
         with (folder / f"{line['suite']}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
     return folder
@@ -103,31 +106,62 @@ def test_all_tables(stored):
     assert "| fastgan, native | 1 ns | 1 G | 1 M |" in text
 
 
-ALONE = dict(run="2026-01-05", facts=dict(threads=1, cores=2))
+def store(folder: Path, run: str, *suites: str, **more) -> None:
+    """Append a run with a line for each of some suites (all)."""
+    folder.mkdir(exist_ok=True)
+    for suite in suites or report.suites(gpu=False):
+        with (folder / f"{suite}.jsonl").open("a") as file:
+            file.write(json.dumps(benchmarks.line(suite, suite, "later") | dict(run=run) | more) + "\n")
 
 
-def test_the_newest_full_run_counts(stored):
-    for more in (
-        dict(run="2026-01-02", quick=True),
-        dict(run="2026-01-03"),
-        dict(run="2026-01-04", part=True),
-        dict(run="2025-01-01"),
-        ALONE,
-    ):
-        entry = benchmarks.line("noise", "noise", "normals") | more
-        with (stored / "noise.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-    (found,) = [line for line in report.newest(stored) if line["suite"] == "noise"]
-    assert found["run"] == "2026-01-03"
-    lowered = stored.with_name("a-machine-isa-avx512")
-    lowered.mkdir()
-    (lowered / "noise.jsonl").write_text(json.dumps(benchmarks.line("noise", "n", "t") | dict(run="2027")))
-    assert report.latest(stored.parent) == stored
+OTHER_RUNS = {
+    "quick": dict(quick=True),
+    "a part of each group": dict(part=True),
+    "one of two cores": dict(facts=benchmarks.FACTS | dict(threads=1)),
+}
+
+
+@pytest.mark.parametrize("other", [*OTHER_RUNS, "one suite"])
+@pytest.mark.parametrize("folder", ["a-machine", "b-machine"])
+def test_runs_that_are_not_whole_decide_nothing(stored, readme, other, folder):
+    assert run(stored) == 0
+    text = readme.read_text()
+    suites = ("ops",) if other == "one suite" else ()
+    store(stored.with_name(folder), "2027", *suites, **OTHER_RUNS.get(other, {}))
+    assert run(stored, "--check") == 0 and run(stored) == 0
+    assert readme.read_text() == text
+
+
+@pytest.mark.parametrize("folder", ["a-machine", "b-machine"])
+def test_the_newest_whole_run_is_written_and_the_named_one_checked(stored, readme, folder):
+    assert run(stored) == 0
+    text = readme.read_text()
+    store(stored.with_name(folder), "2027")
+    store(stored.with_name("a-machine-isa-avx512"), "2028")
+    assert run(stored, "--check") == 0  # the README is what the run that it names says
+    assert run(stored) == 0 and readme.read_text() != text
+    assert f"<!-- From bench/results/{folder}, the run of 2027. -->" in readme.read_text()
+    assert run(stored, "--check") == 0
+
+
+def test_a_run_on_a_gpu_is_whole_without_what_the_cpu_only_has(tmp_path):
+    facts = dict(facts=benchmarks.FACTS | dict(gpu="H100"))
+    store(tmp_path, "2027", *report.suites(gpu=True), **facts)
+    store(tmp_path, "2028", "step", "ops", **facts)
+    store(tmp_path, "2029", *report.suites(gpu=True))
+    assert list(report.whole(tmp_path)) == ["2027"]
+
+
+def test_a_run_that_is_not_there_is_named(stored, readme, capsys):
+    assert run(stored) == 0
+    (stored / "ops.jsonl").unlink()
+    assert run(stored, "--check") == 2
+    assert "no run 2026-01-01T00:00:00Z in" in capsys.readouterr().out
 
 
 def test_nothing_stored(tmp_path, readme, capsys):
     assert run(tmp_path / "none" / "x") == 2
-    assert "no full runs in" in capsys.readouterr().out
+    assert "no whole run in" in capsys.readouterr().out
 
 
 def test_markers_are_wanted_once_each():
@@ -143,7 +177,7 @@ def test_images_and_served_rows_have_tables_of_their_own(stored):
     lines = list(results.read(stored))
     assert section.images([], stored) == section.served([], stored) == "Not measured on this machine.\n"
     text = section.images(lines, stored)
-    assert "on 1 thread, against" in text and "old" not in text
+    assert "on 1 thread, against" in text
     assert "| files | VirtualDataset | whole |" in text
     assert "| PNG files, in order | 12.00x [11.76, 12.24] |  |" in text
     assert "| .npy, in order | 0.70x [0.69, 0.71] | 1.10x [1.08, 1.12] |" in text
@@ -155,7 +189,5 @@ def test_what_is_missed_is_said(stored):
     assert "Of 11 targets 4 are missed, and 3 cannot be told. Missed: JAX jit + lax.scan / fastgan" in text
 
 
-def test_the_readme_is_what_the_committed_results_say():
-    if report.latest(results.FOLDER) is None:
-        pytest.skip("no committed results")
+def test_the_readme_is_what_the_run_that_it_names_says():
     assert report.main(["--check"]) == 0

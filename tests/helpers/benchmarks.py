@@ -68,7 +68,5 @@ def lines() -> list[dict[str, Any]]:
     ratios = [("PNG files / VirtualDataset", 12.0), (".npy / VirtualDataset", 0.7), (".npy / whole", 1.1)]
     rows = [row(title, ratio) for title, ratio in ratios]
     out.append(line("virtual", "images", f"{how}, one thread", rows=rows, **ours))
-    old = dict(rows=[row("old / VirtualDataset", 9.0)], run="2026-01-01")
-    out.append(line("virtual", "images", how, **ours) | old)
     gone = dict(missing={"JAX": "not installed"}, contenders=[contender("fastgan, native", 1e-9)])
     return [*out, line("noise", "noise", "normals", **gone)]
