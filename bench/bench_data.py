@@ -34,7 +34,7 @@ def _steps(case: Case, quick: bool) -> Group:
     cases = [replace(case, rows=rows) for rows in sizes] + [replace(case, dtype="float32")]
     others = [replace(fastgan(c), title=f"fastgan, {c.rows} rows, {c.dtype}") for c in cases]
     title = f"the step over sizes of the data, batch {case.batch}, {case.threads} threads"
-    return Group("size", title, [Row(other, base) for other in others])
+    return Group("size", title, [Row(other, base, better="less") for other in others])
 
 
 def test_data(feed, benchmark):

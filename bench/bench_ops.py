@@ -65,7 +65,7 @@ def _control(options: Options) -> Group:
         case = Dense(options.threads, options.device, batch=batch, inputs=inputs, outputs=outputs)
         size = f"{batch} x {inputs} -> {outputs}"
         first, second = (Contender(f"{size}, {time}", "ops.Plain", case) for time in ("first", "second"))
-        rows.append(Row(first, second, f"plain / plain, {size}"))
+        rows.append(Row(first, second, f"plain / plain, {size}", better="nothing"))
     return Group("control", "plain PyTorch against itself, float32, forward", rows, **_short(options))
 
 

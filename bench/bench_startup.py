@@ -29,7 +29,7 @@ def _imports(quick: bool, threads: int) -> Group:
     ]
     if not quick:
         engine = contender("import fastgan.engines.cpu", "import fastgan.engines.cpu")
-        rows.append(Row(engine, rows[0].top))
+        rows.append(Row(engine, rows[0].top, better="less"))
     return Group("imports", "imports in a fresh process", rows, rounds=5)
 
 

@@ -176,6 +176,8 @@ def _threads(base: Case, threads: int, quick: bool) -> Group:
         also.append(one)
         for n, many in zip(counts[1:], more, strict=True):
             targets = dict(low=1.8, high=2.0) if peer is fastgan and n == 2 else {}
+            if peer is not fastgan:
+                targets = dict(better="nothing")
             rows.append(Row(one, many, f"{peer(base).title}: 1 thread / {n}", **targets))
     return Group("threads", f"threads, batch {base.batch}", rows, also, figure={"threads": counts})
 

@@ -2,10 +2,10 @@
 
 Only ratios are compared, of contenders that were measured in turn: a busier machine slows both. A ratio has
 fallen if its whole 95% interval lies more than 10% below the lowest interval of the stored runs, or if there
-is none any more because a contender of ours does not run. What cannot be told is no failure; a single stored
-run, which nothing can be held against, is one. So falls of 20%
-to 25% are seen for certain, smaller ones if the stored runs lie close together. ``--quick`` measures now, and
-what seems to have fallen again, once or, if there is time, twice: only what falls every time fails.
+is none any more because a contender of ours does not run. What cannot be told is no failure, unless that is
+all. So falls of 25% are nearly always seen, smaller ones if the stored runs lie close together.
+``--quick`` measures now, and what has fallen or was too noisy again, once or, if there is time, twice: what
+fails has fallen twice or more, the last time too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,10 @@ TOLERANCE = 0.10
 RUNS = 5  # the newest stored ones that count
 TRIES = 3
 SECONDS = 150.0  # after which nothing is measured a third time
-FALLEN = "FALLEN"
+FALLEN, NOISY = "FALLEN", "too noisy"
 _EVERYWHERE = ("native", "torch_eager", "torch_rows", "sgemm", "limits", "ops")  # peers that no machine lacks
-WORDS = (FALLEN, "risen", "as before", "too noisy", "new")
+WORDS = (FALLEN, "risen", "as before", NOISY, "new")
+_HELD = WORDS[:3]  # against earlier runs
 
 Key = tuple[str, str, str, int]  # suite, group's title, row's title, method
 Line = dict[str, Any]
@@ -59,6 +60,7 @@ class Change:
     def __str__(self) -> str:
         then = "" if self.then is None else "[{:.2f}, {:.2f}]".format(*self.then)
         now = "does not run" if self.now is None else "{:.2f} [{:.2f}, {:.2f}]".format(*self.now)
+        now = "" if self.word == NOISY else now
         suite, group, row, _ = self.key
         return f"  {self.word:<10} {then:<14} {now:<20} {suite}: {group}: {row}"
 
@@ -69,8 +71,16 @@ def compare(stored: list[Line], fresh: list[Line]) -> list[Change]:
     for key, row in _rows(stored):
         if row["summary"] and not row["summary"]["noisy"]:
             history[key].append(row["summary"])
-    changes = (_change(key, row, history[key][-RUNS:]) for key, row in _rows(fresh))
+    ours = ((key, row) for key, row in _rows(fresh) if row["more_is_better"] is not None)
+    changes = (_change(key, row, history[key][-RUNS:]) for key, row in ours)
     return [change for change in changes if change is not None]
+
+
+def not_measured(stored: list[Line], fresh: list[Line]) -> list[Key]:
+    """Return the ratios that the newest of the stored runs has and the fresh one has not."""
+    newest = max((line["run"] for line in stored), default="")
+    before = {key for key, _ in _rows([line for line in stored if line["run"] == newest])}
+    return sorted(before - {key for key, _ in _rows(fresh)})
 
 
 def _change(key: Key, row: Line, before: list[Line]) -> Change | None:
@@ -81,12 +91,12 @@ def _change(key: Key, row: Line, before: list[Line]) -> Change | None:
         return Change(key, then, None, FALLEN) if then and ours else None
     now = (new["median"], new["low"], new["high"])
     if then is None:
-        return Change(key, then, now, "too noisy" if new["noisy"] else "new")
+        return Change(key, then, now, NOISY if new["noisy"] else "new")
     below, above = new["high"] < then[0] * (1.0 - TOLERANCE), new["low"] > then[1] * (1.0 + TOLERANCE)
     if not row["more_is_better"]:
         below, above = above, below
     if new["noisy"] and (new["others"] > BUSY or not below):  # a wide interval may lie below as a whole
-        return Change(key, then, now, "too noisy")
+        return Change(key, then, now, NOISY)
     return Change(key, then, now, FALLEN if below else "risen" if above else "as before")
 
 
@@ -116,20 +126,25 @@ def groups(options: Options) -> list[tuple[str, Group]]:
 
 
 def measured_now(stored: list[Line], options: Options) -> list[Change]:
-    """Measure the quick groups; what has fallen is measured again, and must fall every time."""
+    """Measure the quick groups; what has fallen or was too noisy is measured again, and must fall twice or
+    more and at last."""
     end = time.monotonic() + SECONDS
     changes: dict[Key, Change] = {}
+    falls: Counter[Key] = Counter()
     with Team() as team:
         waiting = groups(options)
         for attempt in range(TRIES):
-            if attempt > 1 and time.monotonic() > end:
+            once = any(c.word == FALLEN and falls[key] == 1 for key, c in changes.items())
+            if attempt > 1 and time.monotonic() > end and not once:
                 break
             lines = [results.record(suite, measure(team, group, options)) for suite, group in waiting]
             for change in compare(stored, lines):
-                if not attempt or changes[change.key].word == FALLEN:
+                if not attempt or changes[change.key].word in (FALLEN, NOISY):
                     changes[change.key] = change
-            fallen = {key[:2] for key, change in changes.items() if change.word == FALLEN}
-            waiting = [(suite, group) for suite, group in waiting if (suite, group.title) in fallen]
+                    falls[change.key] += change.word == FALLEN
+            again = (FALLEN, NOISY) if not attempt else (FALLEN,)  # what is noisy twice will be a third time
+            open_ = {key[:2] for key, change in changes.items() if change.word in again and change.then}
+            waiting = [(suite, group) for suite, group in waiting if (suite, group.title) in open_]
             if not waiting:
                 break
     return list(changes.values())
@@ -144,7 +159,8 @@ def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 1 if a ratio has fallen, 2 if none could be held.
 
-    With ``--quick`` a machine of a kind that has no stored runs is no failure: CI runs everywhere.
+    With ``--quick`` neither a kind of machine that has no stored runs nor one too busy to tell is a failure:
+    CI runs everywhere. It says so.
     """
     return run_command(_compare, argv)
 
@@ -152,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(argv: Sequence[str] | None) -> int:
     arguments = _arguments(argv)
     device = machine.device()
-    folder = arguments.results / machine.slug(device)
+    fresh = list(results.read(arguments.fresh)) if arguments.fresh else []
+    folder = arguments.results / (_kind(fresh) if fresh else machine.slug(device))
     stored = [line for line in results.read(folder) if results.on_all_cores(line)]
     if not stored:
         known = ", ".join(sorted({p.parent.name for p in arguments.results.glob("*/*.jsonl")})) or "none"
@@ -161,11 +178,12 @@ def _compare(argv: Sequence[str] | None) -> int:
         options = Options(True, **QUICK, threads=len(machine.cores()), device=device)
         changes = measured_now(stored, options)
     else:
-        older, fresh = split(stored)
-        if arguments.fresh:
-            older, fresh = stored, list(results.read(arguments.fresh))
-            _check_same_kind(older, fresh)
+        older, fresh = (stored, fresh) if fresh else split(stored)
         changes = compare(older, fresh)
+        lost = not_measured(older, fresh)
+        if lost and changes:
+            print(f"not measured, but by the stored run before: {len(lost)} ratios")
+            print(*(f"  {': '.join(key[:3])}" for key in lost), sep="\n")
     print(f"{'':<13}{'stored lowest to highest, then now: median and 95% interval'}")
     for change in sorted(changes, key=lambda c: (WORDS.index(c.word), c.key)):
         print(change)
@@ -173,19 +191,24 @@ def _compare(argv: Sequence[str] | None) -> int:
     print(f"{folder.name}: {counts}")
     if any(c.word == FALLEN for c in changes):
         return 1
-    if arguments.quick or any(c.then for c in changes):
+    if any(c.word in _HELD for c in changes):
         return 0
     runs = {line["run"] for line in stored}
-    print(f"nothing to hold against: {len(runs)} stored runs of this kind of machine")
-    return 2
+    print(f"nothing was held: {len(runs)} stored runs of this kind of machine; all else was too noisy or new")
+    return 0 if arguments.quick else 2
 
 
-def _check_same_kind(stored: list[Line], fresh: list[Line]) -> None:
-    """Raise a UserError if runs are of different kinds of machine: their ratios differ by themselves."""
-    names = ("cpu", "cores", "gpu", "isa")
-    kinds = [{tuple(line["facts"].get(n) for n in names) for line in lines} for lines in (stored, fresh)]
-    if stored and not kinds[1] <= kinds[0]:
-        raise UserError("--fresh", f"a run of {kinds[1]}", f"one of this kind of machine, {kinds[0]}")
+def _kind(fresh: list[Line]) -> str:
+    """Return the kind of machine that a run is of.
+
+    Raises:
+        UserError: it does not say, or there are several: ratios of different kinds differ by themselves.
+    """
+    kinds = {line["facts"].get("kind", "unknown") for line in fresh}
+    if len(kinds) > 1 or "unknown" in kinds:
+        wanted = "lines of one kind of machine that say which, in their facts"
+        raise UserError("--fresh", f"kinds {', '.join(sorted(kinds))}", wanted, "Measure with --results DIR.")
+    return kinds.pop()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

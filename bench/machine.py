@@ -23,6 +23,7 @@ def facts(device: str = "cpu") -> dict[str, Any]:
     """Return what a result depends on besides the code: processor, versions, commit, load."""
     changed = _git("status", "--porcelain", "--", "fastgan", "kernels", "bench")
     return {
+        "kind": slug(device),
         "cpu": cpu_model(),
         "cores": len(cores()),
         "isa": isa(),

@@ -6,7 +6,7 @@ A suite (``bench_*.py``) lists its groups; ``measure.py`` measures one; README.m
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 # Modules that share processes, so that fewer of them import the same for seconds; others have their own.
 _TORCH = ("torch_eager", "torch_graph", "torch_rows", "reference", "sgemm", "limits")
@@ -89,8 +89,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """A ratio: ``scale * seconds(top) / seconds(bottom)``, wanted within ``[low, high]``; more is better
-    unless it has an upper bound only."""
+    """A ratio: ``scale * seconds(top) / seconds(bottom)``, wanted within ``[low, high]``.
+
+    Attributes:
+        better: more or less of it, or nothing: neither is a matter of ours. By default more, and less where
+            there is an upper bound only.
+    """
 
     top: Contender
     bottom: Contender
@@ -99,6 +103,7 @@ class Row:
     high: float | None = None
     scale: float = 1.0
     percent: bool = False
+    better: Literal["more", "less", "nothing", ""] = ""
 
     @property
     def name(self) -> str:
@@ -106,9 +111,11 @@ class Row:
         return self.title or f"{self.top.title} / {self.bottom.title}"
 
     @property
-    def more_is_better(self) -> bool:
-        """Which way a regression goes."""
-        return self.low is not None or self.high is None
+    def more_is_better(self) -> bool | None:
+        """Which way a regression goes; None if there is none."""
+        if self.better == "nothing":
+            return None
+        return self.better == "more" or (not self.better and (self.low is not None or self.high is None))
 
 
 @dataclass(frozen=True)
