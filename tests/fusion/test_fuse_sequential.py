@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.twins import assert_twins
 from torch import nn
+from torch.func import functional_call
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import fastgan
@@ -141,6 +142,16 @@ def changes():
     def child(m):
         m[0] = nn.Linear(4, 4, bias=False)
 
+    def buffer(m, name):
+        value = m[0]._parameters.pop(name).detach()
+        m[0].register_buffer(name, value)
+
+    def attribute(m, name):
+        setattr(m[0], name, m[0]._parameters.pop(name).detach() * 2)
+
+    def hidden(m, name):  # as some write hypernetworks: the parameter stays, another tensor is used
+        vars(m[0])[name] = getattr(m[0], name).detach() * 2
+
     def insert(m):
         m.insert(1, nn.BatchNorm1d(4))
 
@@ -151,6 +162,12 @@ def changes():
         "a Linear": (child, [0.2]),
         "a weight": (weight, [0.2]),
         "no bias": (lambda m: setattr(m[0], "bias", None), [0.2]),
+        "a weight in a buffer": (lambda m: buffer(m, "weight"), [0.2]),
+        "a bias in a buffer": (lambda m: buffer(m, "bias"), [0.2]),
+        "a weight that is no parameter": (lambda m: attribute(m, "weight"), [0.2]),
+        "a bias that is no parameter": (lambda m: attribute(m, "bias"), [0.2]),
+        "a weight before the parameter": (lambda m: hidden(m, "weight"), [0.2]),
+        "a bias before the parameter": (lambda m: hidden(m, "bias"), [0.2]),
         "something between": (insert, []),
         "something in place after": (lambda m: m.append(nn.Dropout(inplace=True)), []),
         "a hook": (lambda m: m[0].register_forward_hook(lambda m, args, out: 3 * out), []),
@@ -171,6 +188,19 @@ def test_changes_after_fusing_count(what, ran):
         change(m)
     assert_twins(model, plain, X)
     assert ran == 2 * slopes
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_frozen_buffer_in_place_of_a_parameter(name, ran):
+    plain = pair()
+    value = getattr(plain[0], name).data
+    delattr(plain[0], name)
+    plain[0].register_buffer(name, value)
+    model = fastgan.fuse(plain, inplace=False)
+    assert_twins(model, plain, X)
+    new = {f"0.{name}": 3 * value}
+    assert torch.equal(functional_call(model, new, X), functional_call(plain, new, X))
+    assert not torch.equal(functional_call(model, new, X), model(X)) and len(ran) == 4
 
 
 def test_any_depth_and_containers_around(ran):
