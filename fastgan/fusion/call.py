@@ -50,12 +50,12 @@ def call(site: Any, activation: Activation, linear: Callable, x: Tensor, *args: 
     """
     if type(linear) is nn.Linear and type(x) in _TENSORS and obstacle(linear) is None:
         slope = slope_of(activation, args, options)
-        weight, bias = operands(linear)
         # What is exported or traced runs where there is no fastgan.
         exporting = torch.jit.is_tracing() or _is_exporting()
-        plain = type(weight) in _TENSORS and (bias is None or type(bias) in _TENSORS)
-        if type(slope) is float and plain and not exporting and not _has_any_global_hook():
-            return linear_leaky_relu(x, weight, bias, slope)
+        if type(slope) is float and not exporting and not _has_any_global_hook():
+            weight, bias = operands(linear)
+            if type(weight) in _TENSORS and (bias is None or type(bias) in _TENSORS):
+                return linear_leaky_relu(x, weight, bias, slope)
     between = linear(x)
     if isinstance(activation, str):
         activation = getattr(between, activation)
