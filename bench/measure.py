@@ -15,6 +15,7 @@ from bench import parity, worker
 from bench.options import Options
 from bench.peers.limits import Limit
 from bench.plan import Contender, Group, Row, Work
+from bench.protocol import Error
 from bench.stats import Summary, summarize, verdict
 from bench.team import Team, WorkerError
 
@@ -113,22 +114,26 @@ def measure(team: Team, group: Group, options: Options) -> Measured:
 
 
 def _prepare(team: Team, contenders: list[Contender]) -> tuple[dict[Contender, str], list[str]]:
-    """Build all contenders, and check that those that train do the reference's work.
+    """Build all contenders, and check that those that train, generate or compute do the reference's work.
 
     Returns:
         Why some cannot run here, and how far from the reference the others are.
     """
     proofs = {c: _proof(c) for c in contenders if c.trains or c.generates}
     everyone = list(dict.fromkeys([*proofs.values(), *contenders]))
+    answers: dict[Contender, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = {c: os.path.join(folder, f"{i}.{_kind(c)}") for i, c in enumerate(everyone)}
 
         def prepare(contender: Contender) -> None:
             do = "replay" if contender.trains else "rows" if contender.generates else "build"
-            team.ask(contender, do, file=files[contender])
+            answers[contender] = team.ask(contender, do, file=files[contender])
 
         missing = team.each(everyone, prepare)
         said = [_proven(c, files[c], files[reference]) for c, reference in proofs.items() if c not in missing]
+    for contender, answer in answers.items():
+        if errors := {name: Error(*error) for name, error in answer.get("errors", {}).items()}:
+            said.append(f"{contender.title}: {parity.check_errors(contender.title, errors):.0e} off")
     return missing, said
 
 

@@ -21,7 +21,7 @@ from functools import partial
 
 import torch
 
-from bench import machine, options
+from bench import machine, options, parity
 from bench.peers.ops import Auto, Bce, Dense, Plain
 from bench.stats import Summary, summarize
 from fastgan import ops
@@ -113,12 +113,17 @@ def cases(threads: int) -> Iterator[Case]:
 
 
 def measure(case: Case, impl: str, seconds: float) -> Timed:
-    """Time a case, for about so many seconds at first."""
+    """Time a case, for about so many seconds at first.
+
+    Raises:
+        ParityError: the op computes something else than plain PyTorch.
+    """
     torch.set_num_threads(case.problem.threads)
     plain, ours = Plain(case.problem), Auto(case.problem)
     chosen = ops.explain(_op(case), *ours.arguments).impl
     if impl != "auto":
         ours.call, chosen = partial(ours.call, impl=impl), impl
+    parity.check_errors(case.name, ours.errors())
     calls = _warm(plain, ours)
     for again in range(1 + _AGAIN):
         times = _rounds(plain, ours, calls, seconds * 4**again)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,6 +38,20 @@ class Replayed:
     parameters: Mapping[str, np.ndarray]
 
 
+class Error(NamedTuple):
+    """How far a result is from that in float64, as a share of its largest value.
+
+    Attributes:
+        off: the peer's.
+        usual: plain PyTorch's, in the peer's type.
+        eps: of the type.
+    """
+
+    off: float
+    usual: float
+    eps: float
+
+
 class Peer(Protocol):
     """Anything that can be timed. ``run`` draws its own noise and batches, natively.
 
@@ -66,6 +80,13 @@ class Generates(Peer, Protocol):
 
     def rows(self, z: np.ndarray) -> np.ndarray:
         """Return the rows of noise, float32 ``[n, latent]``, with the code that :meth:`Peer.run` times."""
+
+
+class Computes(Peer, Protocol):
+    """A peer that computes a function of fixed tensors."""
+
+    def errors(self) -> dict[str, Error]:
+        """Return the errors of its results by their names, with the code that :meth:`Peer.run` times."""
 
 
 class Profiled(Peer, Protocol):

@@ -50,6 +50,8 @@ class _Worker:
             return self.profile(contender, request["seconds"])
         if request["do"] == "launches":
             return {"launches": kernels(self.peers[contender])}
+        if hasattr(self.peers[contender], "errors"):
+            return {"errors": self.peers[contender].errors()}
         return {}
 
     def measure(self, contender: Contender, seconds: float) -> dict[str, float]:

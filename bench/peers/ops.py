@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.peers import ops_exact
 from bench.plan import Problem, Work
+from bench.protocol import Error
 from fastgan import ops
 
 SEED = 0
@@ -93,7 +95,7 @@ class _Calls:
     bce: Callable[..., Tensor]
 
     def __init__(self, case: Dense | Bce) -> None:
-        self.device, self.backward = case.device, case.backward
+        self.case, self.device, self.backward = case, case.device, case.backward
         self.call = self.dense if isinstance(case, Dense) else self.bce
         self.tensors, self.arguments, self.gradient = _tensors(case)
 
@@ -114,9 +116,12 @@ class _Calls:
         return units
 
     def results(self) -> list[Tensor]:
-        """Return what a call gives, its gradients included, for a comparison."""
+        """Return what a call gives, its gradients included."""
+        for tensor in self.tensors:
+            tensor.grad = None
         value = self.call(*self.arguments)
-        self.run(1)
+        if self.backward:
+            value.backward(self.gradient)
         return [value.detach(), *(t.grad for t in self.tensors if self.backward)]
 
 
@@ -125,6 +130,17 @@ class Auto(_Calls):
 
     dense = staticmethod(ops.linear_leaky_relu)
     bce = staticmethod(ops.bce_with_logits)
+
+    def errors(self) -> dict[str, Error]:
+        """Return how far each result is from float64's, beside those of plain PyTorch on the same tensors."""
+        off, usual = (self._off(peer.results()) for peer in (self, Plain(self.case)))
+        eps = torch.finfo(self.tensors[0].dtype).eps
+        return {name: Error(off[name], usual[name], eps) for name in usual}
+
+    def _off(self, results: list[Tensor]) -> dict[str, float]:
+        if isinstance(self.case, Dense):
+            return ops_exact.dense(results, *self.arguments, self.gradient)
+        return ops_exact.bce(results, *self.arguments)
 
 
 class Plain(_Calls):

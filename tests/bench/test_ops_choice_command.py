@@ -10,7 +10,8 @@ import torch
 
 from bench import machine, ops_choice
 from bench.ops_choice import Timed, cases
-from bench.peers.ops import Auto, Bce, Dense
+from bench.parity import ParityError
+from bench.peers.ops import Auto, Bce, Dense, Plain
 from bench.stats import Summary
 from fastgan.ops import linear_leaky_relu
 
@@ -53,23 +54,27 @@ def test_all_sizes_from_1_to_4096_are_there():
     assert {c.problem.tensor for c in cases(2) if isinstance(c.problem, Bce)} == {False, True}
 
 
-def slow(x, *rest, **more):
+def slow(*arguments):
     time.sleep(1e-4)
-    return linear_leaky_relu(x, *rest, **more)
+    return linear_leaky_relu(*arguments)
 
 
 @pytest.mark.parametrize(("planted", "code"), [(False, 0), (True, 1)])
 def test_a_slow_op_is_found(monkeypatch, capsys, planted, code):
     monkeypatch.setattr(ops_choice, "cases", lambda threads: [one(threads)])
     monkeypatch.setattr(ops_choice, "_AGAIN", 1)
-    if planted:
-        monkeypatch.setattr(Auto, "dense", staticmethod(slow))
-    else:  # what takes part of the time cannot be slower
-        monkeypatch.setattr(Auto, "dense", staticmethod(lambda x, *rest, **more: x))
+    monkeypatch.setattr(Auto if planted else Plain, "dense", staticmethod(slow))
     assert ops_choice.main(["--threads", "1", "--seconds", "0.02", "--all"]) == code
     out = capsys.readouterr().out
     assert "dense, 8 x 8 -> 8, float32, graph, threads 1: reference" in out
     assert f"{int(planted)} slower than promised" in out and ("SLOWER" in out) == planted
+
+
+def test_a_wrong_op_is_not_timed(monkeypatch):
+    monkeypatch.setattr(Auto, "dense", staticmethod(lambda *arguments: 1.001 * linear_leaky_relu(*arguments)))
+    monkeypatch.setattr(ops_choice, "_warm", None)
+    with pytest.raises(ParityError, match=r"dense, 8 x 8 -> 8, .* computes something else"):
+        ops_choice.measure(one(1), "auto", 0.02)
 
 
 def one(threads: int) -> ops_choice.Case:
