@@ -109,15 +109,31 @@ class AlternatingSteps:
         warmup: int,
         capture: bool | None,
     ) -> None:
-        for name, value in (("n_critic", n_critic), ("warmup", warmup)):
-            if not isinstance(value, int) or value < 1:
-                raise UserError(name, repr(value), "a whole number from 1")
-        if clip_norm is not None and not clip_norm > 0:
-            raise UserError("clip_norm", repr(clip_norm), "a number above 0, or None")
+        _check_numbers(n_critic=n_critic, warmup=warmup, clip_norm=clip_norm)
+        for name, value, kind, wanted in (
+            ("d_step", steps[0], Callable, "a function from a batch to a loss"),
+            ("g_step", steps[1], Callable, "a function from a batch to a loss"),
+            *((name, optimizer, Optimizer, "an optimizer") for name, optimizer in named.items()),
+            ("scaler", scaler, torch.amp.GradScaler | None, "a torch.amp.GradScaler, or None"),
+            ("after", after, Callable | None, "a function without arguments, or None"),
+            *(
+                ("generators", generator, torch.Generator, "torch.Generator objects")
+                for generator in generators
+            ),
+            ("capture", capture, bool | None, "True, False or None"),
+        ):
+            if not isinstance(value, kind):
+                raise UserError(name, repr(value), wanted)
+        for name, optimizer in named.items():
+            if isinstance(optimizer, torch.optim.LBFGS):
+                raise UserError(name, "LBFGS, which asks for losses by itself", "an optimizer that does not")
+        if named["d_optimizer"] is named["g_optimizer"]:
+            raise UserError("g_optimizer", "the same object as d_optimizer", "one for each network")
         self._steps, self._optimizers, self._n_critic = steps, tuple(named.values()), n_critic
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._clip_norm, self._after = clip_norm, after
         self._parameters = [optimizers.parameters_of(o, name) for name, o in named.items()]
+        self._identities = [optimizers.identities(o) for o in named.values()]
         d_device, self._device = (parameters[0].device for parameters in self._parameters)
         if d_device != self._device:
             raise UserError("d_optimizer", f"parameters on {d_device}", f"{self._device}, as g_optimizer's")
@@ -159,9 +175,10 @@ class AlternatingSteps:
             as ``d_...`` and ``g_...``: scalars on the device, float32, that later steps leave alone.
 
         Raises:
-            UserError: a wrong number of batches; a loss that is no scalar or does not depend on the
-                parameters; something that a graph cannot hold, with the line of code; options of an
-                optimizer that changed after the capture.
+            UserError: a wrong number of batches; an optimizer with other parameters than before; a loss that
+                is no scalar or does not depend on the parameters; something that a graph cannot hold, with
+                the line of code; options of an optimizer that changed after the capture. State that was
+                loaded, or parameters that moved, are captured again.
         """
         if len(batches) not in (1, self._n_critic):
             raise UserError("step", f"{len(batches)} batches", f"one, or n_critic = {self._n_critic}")
@@ -171,6 +188,10 @@ class AlternatingSteps:
                 "a call inside of autocast, which would use weights cast before an update after it",
                 "autocast inside of d_step and g_step",
             )
+        for name, optimizer, before in zip("dg", self._optimizers, self._identities, strict=True):
+            if optimizers.identities(optimizer) != before:
+                wanted = "those that it had when capture_alternating was called"
+                raise UserError(f"{name}_optimizer", "other parameters", wanted, "Call it again.")
         leaves, spec = tree_flatten(list(batches))
         for leaf in leaves:
             if not isinstance(leaf, Tensor):
@@ -197,11 +218,22 @@ class AlternatingSteps:
         name, optimizer, parameters = "dg"[which], self._optimizers[which], self._parameters[which]
         out = self._steps[which](batch)
         metrics = dict(out) if isinstance(out, dict) else {"loss": out}
-        loss = metrics.get("loss")
+        if "loss" not in metrics:
+            raise UserError(
+                f"{name}_step", f"a dict with {sorted(metrics)}", "one with 'loss' among its keys"
+            )
+        for key, value in metrics.items():
+            if key != "loss" and not (isinstance(value, Tensor) and value.numel() == 1):
+                raise UserError(f"{name}_step: {key}", _described(value), "a scalar tensor to report")
+        loss = metrics["loss"]
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise UserError(f"{name}_step", _described(loss), "a scalar loss that depends on the parameters")
         scaled = loss.reshape(()) if self._scaler is None else self._scaler.scale(loss.reshape(()))
-        _set_gradients(parameters, torch.autograd.grad(scaled, parameters, allow_unused=True))
+        gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            wanted = f"one that depends on some parameter of {name}_optimizer"
+            raise UserError(f"{name}_step", "a loss that depends on none of its parameters", wanted)
+        _set_gradients(parameters, gradients)
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)
         if self._clip_norm is not None:
@@ -212,6 +244,14 @@ class AlternatingSteps:
             self._scaler.step(optimizer)
             self._scaler.update()
         return {f"{name}_{k}": v.detach().reshape(()).to(torch.float32) for k, v in metrics.items()}
+
+
+def _check_numbers(clip_norm: float | None, **whole: int) -> None:
+    for name, value in whole.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(name, repr(value), "a whole number from 1")
+    if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
+        raise UserError("clip_norm", repr(clip_norm), "a number above 0, or None")
 
 
 def _set_gradients(parameters: list[Tensor], gradients: Sequence[Tensor | None]) -> None:

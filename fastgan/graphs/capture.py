@@ -31,6 +31,7 @@ class _Shape:
     recording: Recording | None = None
     names: list[str] = field(default_factory=list)
     options: list[list[dict[str, object]]] = field(default_factory=list)
+    addresses: list[list[int]] = field(default_factory=list)
 
 
 class Captures:
@@ -60,8 +61,6 @@ class Captures:
         generators: Sequence[torch.Generator],
         warmup: int,
     ) -> None:
-        for name, optimizer in named.items():
-            optimizers.require_capturable(optimizer, name, scaled)
         for generator in generators:
             if generator.device.type != "cuda":
                 raise UserError(
@@ -69,7 +68,8 @@ class Captures:
                     f"one on {generator.device}, which a graph cannot advance",
                     f"generators on {device}",
                 )
-        self._iterate, self._device, self._named = iterate, device, named
+        self._iterate, self._device, self._named, self._scaled = iterate, device, named, scaled
+        self._require_capturable()
         self._generators, self._warmup = generators, warmup
         self._stream = torch.cuda.Stream(device)
         self._shapes: dict[tuple, _Shape] = {}
@@ -91,7 +91,7 @@ class Captures:
             shape.calls += 1
             metrics, names = self._run_eagerly(shape, spec)
             return metrics.clone(), names
-        if shape.recording is None:
+        if shape.recording is None or shape.addresses != self._addresses():  # as after load_state_dict()
             self._capture(shape, spec)
         self._require_same_options(shape)
         shape.recording.graph.replay()
@@ -115,6 +115,8 @@ class Captures:
         return result
 
     def _capture(self, shape: _Shape, spec: TreeSpec) -> None:
+        shape.recording = None  # gives its memory back
+        self._require_capturable()
         for name, optimizer in self._named.items():
             optimizers.require_state_beside_parameters(optimizer, name)
         host = _host_randomness()
@@ -129,12 +131,20 @@ class Captures:
                 "random numbers drawn on the host (torch on the cpu, random or numpy), which every replay "
                 "would repeat"
             )
-        shape.options = [optimizers.numbers(o) for o in self._named.values()]
+        shape.options = [optimizers.options(o) for o in self._named.values()]
+        shape.addresses = self._addresses()
         shape.recording, shape.names = recording, recording.result[1]
+
+    def _require_capturable(self) -> None:
+        for name, optimizer in self._named.items():
+            optimizers.require_capturable(optimizer, name, self._scaled)
+
+    def _addresses(self) -> list[list[int]]:
+        return [optimizers.addresses(o) for o in self._named.values()]
 
     def _require_same_options(self, shape: _Shape) -> None:
         for (name, optimizer), before in zip(self._named.items(), shape.options, strict=True):
-            for key in optimizers.changed(before, optimizers.numbers(optimizer)):
+            for key in optimizers.changed(before, optimizers.options(optimizer)):
                 raise UserError(
                     f"{name}: {key}",
                     "a new value, which the captured graph cannot see",

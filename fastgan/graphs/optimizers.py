@@ -13,8 +13,13 @@ from fastgan.errors import UserError
 _NEVER = ("Adafactor", "Adagrad", "LBFGS", "SparseAdam")
 
 
+def identities(optimizer: Optimizer) -> list[int]:
+    """Return which parameters an optimizer has."""
+    return [id(p) for group in optimizer.param_groups for p in group["params"]]
+
+
 def parameters_of(optimizer: Optimizer, name: str) -> list[Tensor]:
-    """Return all parameters of an optimizer.
+    """Return the parameters of an optimizer that take part in training.
 
     Raises:
         UserError: it has none that can be trained, or not all of them on one device.
@@ -83,10 +88,10 @@ def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
                 )
 
 
-def numbers(optimizer: Optimizer) -> list[dict[str, object]]:
-    """Return what a graph would keep as it is: the options that are not tensors, group by group."""
+def options(optimizer: Optimizer) -> list[dict[str, object]]:
+    """Return what a graph keeps as it is, group by group: the options, or the addresses of tensors."""
     return [
-        {k: v for k, v in group.items() if k != "params" and not isinstance(v, Tensor)}
+        {k: ("at", v.data_ptr()) if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
         for group in optimizer.param_groups
     ]
 
@@ -95,6 +100,17 @@ def changed(before: list[dict[str, object]], now: list[dict[str, object]]) -> It
     """Yield the names of options that differ."""
     for old, new in zip(before, now, strict=True):
         yield from (key for key in old if old[key] != new.get(key))
+
+
+def addresses(optimizer: Optimizer) -> list[int]:
+    """Return where parameters and state lie: a graph reads and writes there, whatever becomes of them."""
+    return [
+        tensor.data_ptr()
+        for group in optimizer.param_groups
+        for p in group["params"]
+        for tensor in (p, *optimizer.state.get(p, {}).values())
+        if isinstance(tensor, Tensor)
+    ]
 
 
 def allow_cpu(optimizer: Optimizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from types import SimpleNamespace
 
@@ -104,6 +105,37 @@ def test_a_changed_learning_rate_is_refused_and_a_tensor_is_not(gan, stand_in):
         run(found, rows)
     gan.g_optimizer.param_groups[0]["lr"] = 0.5
     with pytest.raises(UserError, match=r"g_optimizer: lr: got a new value.*lr=torch.tensor\(..., device"):
+        run(found, rows)
+
+
+@pytest.mark.parametrize("new", [lambda: torch.tensor(0.5), lambda: 0.5])
+def test_a_tensor_rate_that_is_replaced_is_refused(gan, stand_in, new):
+    gan.g_optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(3):
+        run(found, rows)
+    gan.g_optimizer.param_groups[0]["lr"].fill_(0.2)
+    run(found, rows)
+    gan.g_optimizer.param_groups[0]["lr"] = new()
+    with pytest.raises(UserError, match="g_optimizer: lr: got a new value"):
+        run(found, rows)
+
+
+def test_state_that_was_loaded_is_captured_again(gan, stand_in):
+    """A graph goes on in the old state's memory, where nobody looks any more."""
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(3):
+        run(found, rows)
+    run(found, rows)
+    assert len(stand_in.graphs) == 1
+    gan.d_optimizer.load_state_dict(copy.deepcopy(gan.d_optimizer.state_dict()))
+    run(found, rows)
+    run(found, rows)
+    assert len(stand_in.graphs) == 2
+    loaded = copy.deepcopy(gan.d_optimizer.state_dict())
+    loaded["param_groups"][0]["capturable"] = False  # of a run without captures
+    gan.d_optimizer.load_state_dict(loaded)
+    with pytest.raises(UserError, match=r"d_optimizer: got Adam\(capturable=False\)"):
         run(found, rows)
 
 
