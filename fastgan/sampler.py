@@ -7,26 +7,30 @@ with, in whichever order, process or number of threads.
 
 from __future__ import annotations
 
-import os
-import threading
+import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastgan import noise
 from fastgan.errors import UserError, nearest
+from fastgan.lender import Lender
 from fastgan.noise import Stream
+from fastgan.threads import usable_cpus
 from fastgan.trained import TrainedGenerator
 
 ENGINES = ("auto", "cpu", "reference")
 _IN_FLIGHT = 256  # rows
+_KEPT = 4  # copies of the weights, of as many choices of features, if not more compute at once
 _IN_FLIGHT_VALUES = 2**22  # of the widest layer, where rows are so wide that this means fewer of them
 
 
 class Sampler:
     """Rows and labels of a trained generator, by number.
 
-    May be used by several threads (one computes at a time), pickled, and used on both sides of a fork.
+    May be used by several threads, pickled, and used on both sides of a fork. As many threads compute at once
+    as there are processors for; each of them has a copy of the weights then, and the others wait.
 
     Args:
         generator: whose rows.
@@ -57,7 +61,21 @@ class Sampler:
         self.seed = whole("seed", generator.seed if seed is None else seed, 0, 2**63 - 1)
         self.engine = _choose(engine)
         self._ends = _ends(generator.label_counts)
-        self._forward: tuple[int, threading.Lock, Any] | None = None
+        make = partial(_Native if self.engine == "cpu" else _Reference, generator, threads)
+        at_once = max(usable_cpus() // threads, 1)
+        self._computers = Lender(make, max(_KEPT, at_once), at_once)
+
+    def part(self, features: np.ndarray | None, seed: int | None = None) -> Sampler:
+        """Return a sampler of chosen features, or of another seed, that shares with this one what computes.
+
+        Args:
+            features: as above, of whole rows.
+            seed: as above; None takes this sampler's own.
+        """
+        part = copy.copy(self)
+        part.features = features
+        part.seed = self.seed if seed is None else whole("seed", seed, 0, 2**63 - 1)
+        return part
 
     def rows(
         self,
@@ -117,9 +135,9 @@ class Sampler:
         labels = self._checked_labels(index, labels)
         shape = (len(index), schema.features if chosen is None else len(chosen))
         out = np.empty(shape, schema.dtype) if out is None else _checked_out(out, shape, schema.dtype)
-        lock, forward = self._own()
-        with lock:
-            forward.fill(index, labels, out)
+        kind = None if chosen is None else np.asarray(chosen, np.int64).tobytes()
+        with self._computers.lend(kind) as computer:
+            computer.fill(self.seed, index, labels, out)
         return out.reshape(len(index), *schema.shape) if chosen is None else out
 
     def _checked_labels(
@@ -143,29 +161,18 @@ class Sampler:
             raise UserError("labels", f"{labels.min()} to {labels.max()}", f"numbers from 0 to {classes - 1}")
         return labels
 
-    def _own(self) -> tuple[threading.Lock, Any]:
-        """Return what computes rows in this process, made at first use and again after a fork."""
-        if self._forward is None or self._forward[0] != os.getpid():
-            make = _Native if self.engine == "cpu" else _Reference
-            self._forward = os.getpid(), threading.Lock(), make(self)
-        return self._forward[1:]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_forward": None}
-
 
 class _Native:
     """The native sampler."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        generator = sampler.generator
-        self.seed, self.affine = sampler.seed, generator.schema.affine(generator.spec.head)
-        self.native = native_sampler(generator, sampler.features, sampler.threads)
+    def __init__(self, generator: TrainedGenerator, threads: int, kind: bytes | None) -> None:
+        self.affine = generator.schema.affine(generator.spec.head)
+        self.native = native_sampler(generator, _features(kind), threads)
 
-    def fill(self, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
+    def fill(self, seed: int, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
         """Write the rows ``index`` to ``out``."""
         rows = index.start if isinstance(index, range) else index
-        self.native.rows(self.seed, int(Stream.SAMPLES), rows, labels, out, *self.affine)
+        self.native.rows(seed, int(Stream.SAMPLES), rows, labels, out, *self.affine)
 
 
 class _Reference:
@@ -175,19 +182,18 @@ class _Reference:
     there are always as many, and a row always has the same place, its number modulo that many.
     """
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, generator: TrainedGenerator, _: int, kind: bytes | None) -> None:
         import torch
 
         from fastgan.models import Generator
 
-        generator, self.torch = sampler.generator, torch
-        self.seed, self.spec, self.schema = sampler.seed, generator.spec, generator.schema
-        self.chosen = slice(None) if sampler.features is None else sampler.features
+        self.torch, self.spec, self.schema = torch, generator.spec, generator.schema
+        self.chosen = slice(None) if kind is None else _features(kind)
         self.places = _rows_in_flight(self.spec.g_widths)
         self.model = Generator(self.spec).requires_grad_(False)
         self.model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in generator.parameters.items()})
 
-    def fill(self, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
+    def fill(self, seed: int, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
         """Write the rows ``index`` to ``out``."""
         index = np.asarray(index, dtype=np.int64)
         place = index % self.places
@@ -198,7 +204,7 @@ class _Reference:
         for t in range(turn.max(initial=-1) + 1):
             these = np.flatnonzero(turn == t)
             z = np.zeros((self.places, self.spec.latent), np.float32)
-            z[place[these]] = noise.normal_at(self.seed, Stream.SAMPLES, index[these], self.spec.latent)
+            z[place[these]] = noise.normal_at(seed, Stream.SAMPLES, index[these], self.spec.latent)
             classes = None
             if labels is not None:
                 classes = self.torch.zeros(self.places, dtype=self.torch.int64)
@@ -241,11 +247,15 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     wanted = f"a whole number from {low} to {high}"
     try:
         number = value.__index__()
-    except AttributeError:
+    except (AttributeError, TypeError):  # an array of several numbers has one that refuses
         raise UserError(name, repr(value), wanted) from None
     if isinstance(value, (bool, np.bool_)) or not low <= number <= high:
         raise UserError(name, repr(value), wanted)
     return number
+
+
+def _features(kind: bytes | None) -> np.ndarray | None:
+    return None if kind is None else np.frombuffer(kind, np.int64)
 
 
 def _index(index: np.ndarray) -> np.ndarray:

@@ -160,7 +160,7 @@ def work(queue):
 context = multiprocessing.get_context("fork")
 queue = context.SimpleQueue()
 process = context.Process(target=work, args=(queue,))
-with sampler._own()[0]:  # another thread of the parent is at work, and is not there in its child, either
+with sampler._computers.lend(None):  # another thread of the parent is at work, and not there in its child
     process.start()
 print(queue.get())
 process.join()

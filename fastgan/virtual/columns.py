@@ -155,27 +155,23 @@ class Reader:
     """Computes some columns of a generator's rows.
 
     Args:
-        generator: whose rows.
-        seed: of them.
+        sampler: of whole rows; what computes them is shared with it.
         label: of all rows, or None.
         columns: which, in their order.
-        threads: of the sampler.
 
     Attributes:
         has_values: whether any column needs the generator.
     """
 
-    def __init__(
-        self, generator: TrainedGenerator, seed: int, label: int | None, columns: list[Column], threads: int
-    ) -> None:
+    def __init__(self, sampler: Sampler, label: int | None, columns: list[Column]) -> None:
         self.columns, self.label = columns, label
         self.schema = pa.schema([column.field() for column in columns])
         outputs = sorted({i for column in columns for i in column.outputs})
-        some = None if len(outputs) == generator.spec.features else np.array(outputs, dtype=np.int64)
+        some = None if len(outputs) == sampler.generator.spec.features else np.array(outputs, dtype=np.int64)
         self._places = {output: place for place, output in enumerate(outputs)}
         self.has_values, self._is_list = bool(outputs), any(isinstance(c, Image) for c in columns)
         self._needs_labels = any(column.needs_labels for column in columns)
-        self._sampler = Sampler(generator, seed, features=some, threads=threads)
+        self._sampler = sampler.part(some)
 
     def batch(self, index: range | np.ndarray) -> pa.RecordBatch:
         """Return the columns of the rows ``index``."""
@@ -192,7 +188,7 @@ class Reader:
                 if is_range
                 else self._sampler.take(index, labels)
             )
-            values = rows.reshape(len(numbers), -1).T
+            values = rows.reshape(len(numbers), len(self._places)).T
             if not self._is_list:
                 values = np.ascontiguousarray(values)
         block = Block(numbers, labels, values, self._places)

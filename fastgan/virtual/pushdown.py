@@ -15,7 +15,7 @@ import numpy as np
 
 from fastgan.errors import UserError
 from fastgan.virtual.ranges import ROW, possible_ranges
-from fastgan.virtual.source import need
+from fastgan.virtual.source import chosen, need
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,6 +65,8 @@ class ComputedDataset(ds.FileSystemDataset):
             columns: names, or expressions by name; None for all columns.
             filter: which rows to keep.
         """
+        if columns is not None and not isinstance(columns, dict):
+            columns = chosen(columns, self.schema.names, fewest=0)
         return Scan(self, columns, filter)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,7 +17,7 @@ from fastgan.sampler import whole
 from fastgan.virtual.access import check_token
 from fastgan.virtual.pushdown import ComputedDataset
 from fastgan.virtual.request import Request
-from fastgan.virtual.source import need
+from fastgan.virtual.source import chosen, condition, need
 from fastgan.virtual.table import VirtualTable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def connect(
     rows: int | None = None,
     seed: int | None = None,
     where: Mapping[str, Any] | None = None,
-    columns: Sequence[str] | None = None,
+    columns: Iterable[str] | None = None,
     tls_roots: Path | str | None = None,
     allow_insecure: bool = False,
 ) -> VirtualTable:
@@ -60,13 +60,15 @@ def connect(
     Raises:
         UserError: the server cannot be reached, does not accept the token, or has no such table.
     """
-    address = urlsplit(uri)
     try:
+        address = urlsplit(uri if isinstance(uri, str) else "")
         is_whole = address.hostname and address.port is not None  # gRPC's own port would be that of HTTPS
     except ValueError:  # no port has such a number
         is_whole = False
     if address.scheme not in ("grpc", "grpc+tcp", "grpc+tls") or not is_whole:
         raise UserError("uri", repr(uri), "grpc+tls://host:port, or grpc://host:port")
+    if address.path not in ("", "/") or address.query or address.fragment:
+        raise UserError("uri", repr(uri), "nothing behind the port", 'A table is named by table="...".')
     if token:
         check_token(token, "token")
     if token and address.scheme != "grpc+tls" and not (allow_insecure or is_loopback(address.hostname)):
@@ -75,7 +77,8 @@ def connect(
     server = _Server(uri, token, None if tls_roots is None else _roots(Path(tls_roots)))
     if table is None:
         table = server.only_table()
-    request = Request(table, None, 0, seed, None, None if where is None else dict(where))
+    seed = None if seed is None else whole("seed", seed, 0, 2**63 - 1)
+    request = Request(table, None, 0, seed, None, None if where is None else condition(where))
     found = RemoteTable(server, request)
     if rows is not None:
         found = found[: whole("rows", rows, 0, found.num_rows)]
@@ -92,14 +95,12 @@ class RemoteTable(VirtualTable):
         self._first, self._rows = fixed.first, fixed.rows
         self.seed, self.where, self.digest = fixed.seed, fixed.where, fixed.generator
         self._request = fixed
-        self._known = {field.name: _Column(field) for field in info.schema}
-        self._columns = list(self._known)
-        self._set_columns(self._columns)
+        self._set_columns({field.name: _Column(field) for field in info.schema}, None)
 
-    def batches(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+    def batches(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
         """Return a new stream of all rows, with some or all of the columns."""
-        names = self._columns if columns is None else list(columns)
-        schema = pa.schema([self._known[name].field() for name in names])
+        names = chosen(self._columns if columns is None else columns, self._columns)
+        schema = pa.schema([self._columns[name].field() for name in names])
         request = Request(
             **vars(self._request) | {"first": self._first, "rows": self._rows, "columns": names}
         )

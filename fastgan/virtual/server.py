@@ -80,7 +80,9 @@ class Server(flight.FlightServerBase):
         log: Log | None = None,
         threads: int = 0,
     ) -> None:
-        self.tables, self.threads, self.log = dict(tables), threads, log or Log(None)
+        self.tables, self.log = dict(tables), log or Log(None)
+        # One of each file: all of its streams share what computes rows.
+        self._whole = {k: VirtualTable(v.generator, v.rows, threads=threads) for k, v in tables.items()}
         self.traffic = Traffic(limits or Limits())
         self._draining = threading.Event()
         super().__init__(
@@ -169,14 +171,15 @@ class Server(flight.FlightServerBase):
 
     def _table(self, request: Request) -> VirtualTable:
         served = self._served(request)
-        rows = max(served.rows - request.first, 0) if request.rows is None else request.rows
+        if request.first > served.rows:
+            raise UserError("first", f"{request.first}", f"0 to {served.rows - 1}")
+        rows = served.rows - request.first if request.rows is None else request.rows
         if request.first + rows > served.rows:
             got = f"rows {request.first} to {request.first + rows - 1}"
             raise UserError("rows", got, f"rows 0 to {served.rows - 1}")
-        table = VirtualTable(
-            served.generator, served.rows, request.seed, request.where, request.columns, self.threads
-        )
-        return table[request.first : request.first + rows]
+        table = self._whole[request.table].variant(request.seed, request.where)
+        table = table[request.first : request.first + rows]
+        return table if request.columns is None else table.select(request.columns)
 
     def _reader(self, table: VirtualTable, line: dict[str, Any]) -> pa.RecordBatchReader:
         most = self.traffic.limits.rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,8 @@ def generator_of(file: TrainedGenerator | Path | str) -> tuple[TrainedGenerator,
     """Return the generator and its name for messages; a file is read once and may change or go afterwards."""
     if isinstance(file, TrainedGenerator):
         return file, file.provenance.data
+    if not isinstance(file, (str, Path)):
+        raise UserError("file", repr(file), "the path of a generator file, or a TrainedGenerator")
     return generator_file.load(file), Path(file).name
 
 
@@ -29,11 +31,38 @@ def label_of(generator: TrainedGenerator, where: Mapping[str, Any] | None) -> in
     Raises:
         UserError: another condition, an unknown class, or a generator without labels.
     """
-    if where is None:
-        return None
+    return None if where is None else class_of(generator, str(condition(where)["label"]), "where")
+
+
+def condition(where: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``where={"label": 3}`` as JSON can have it.
+
+    Raises:
+        UserError: it is something else.
+    """
     if not isinstance(where, Mapping) or set(where) != {"label"}:
         raise UserError("where", repr(where), 'a condition on the label, such as {"label": 3}')
-    return class_of(generator, str(where["label"]), "where")
+    label = where["label"]
+    return {"label": label if isinstance(label, (int, str)) else str(label)}
+
+
+def chosen(columns: Iterable[str], known: Collection[str], fewest: int = 1) -> list[str]:
+    """Return the names of ``columns``, ``fewest`` or more.
+
+    Raises:
+        UserError: they are no list of names, or one is not among the ``known``.
+    """
+    try:
+        names = None if isinstance(columns, str) else list(columns)
+    except TypeError:
+        names = None
+    if names is None or len(names) < fewest:
+        raise UserError("columns", repr(columns), "a list of at least one name")
+    for name in names:
+        if not isinstance(name, str) or name not in known:
+            some = ", ".join(list(known)[:19]) + (", ..." if len(known) > 19 else "")
+            raise UserError("columns", repr(name), f"one of {some}", nearest(str(name), known))
+    return names
 
 
 def class_of(generator: TrainedGenerator, name: str, argument: str) -> int:

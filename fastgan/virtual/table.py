@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from fastgan.errors import UserError, nearest
-from fastgan.sampler import whole
+from fastgan.errors import UserError
+from fastgan.sampler import Sampler, whole
 from fastgan.threads import usable_cpus
 from fastgan.trained import TrainedGenerator
-from fastgan.virtual.columns import Reader, columns_of
+from fastgan.virtual.columns import Column, Reader, columns_of
 from fastgan.virtual.pushdown import ComputedDataset, Keep
-from fastgan.virtual.source import MOST_ROWS, generator_of, label_of, need
+from fastgan.virtual.source import MOST_ROWS, chosen, generator_of, label_of, need
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,32 +59,24 @@ class VirtualTable(ComputedDataset):
         rows: int,
         seed: int | None = None,
         where: Mapping[str, Any] | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         threads: int = 0,
     ) -> None:
         self.generator, self._name = generator_of(file)
         self._first, self._rows = 0, whole("rows", rows, 0, MOST_ROWS)
-        self.seed = whole("seed", self.generator.seed if seed is None else seed, 0, 2**63 - 1)
+        threads = whole("threads", threads, 0, 1024) or usable_cpus()
+        self._sampler = Sampler(self.generator, seed, threads=threads)
+        self.seed = self._sampler.seed
         self.where, self._label = where, label_of(self.generator, where)
-        self._threads = whole("threads", threads, 0, 1024) or usable_cpus()
-        self._known = columns_of(self.generator)
-        self._columns = list(self._known)
-        self._readers: dict[tuple[str, ...], Reader] = {}
-        self._set_columns(list(self._known) if columns is None else columns)
+        self._set_columns(columns_of(self.generator), columns)
 
-    def _set_columns(self, names: Sequence[str]) -> None:
-        if isinstance(names, str) or not names:
-            raise UserError("columns", repr(names), "a list of at least one name")
-        for name in names:
-            if name not in self._columns:
-                known = self._columns if len(self._columns) < 20 else [*self._columns[:19], "..."]
-                raise UserError(
-                    "columns", repr(name), "one of " + ", ".join(known), nearest(str(name), self._columns)
-                )
+    def _set_columns(self, known: dict[str, Column], names: Iterable[str] | None) -> None:
+        """Choose columns of those ``known``; None takes all."""
+        names = list(known) if names is None else chosen(names, known)
         if len(set(names)) != len(names):
-            raise UserError("columns", repr(list(names)), "each name once")
-        self._columns = list(names)
-        super().__init__(pa.schema([self._known[name].field() for name in names]))
+            raise UserError("columns", repr(names), "each name once")
+        self._columns = {name: known[name] for name in names}
+        super().__init__(pa.schema([column.field() for column in self._columns.values()]))
 
     def _copy(self) -> VirtualTable:
         copy = type(self).__new__(type(self))
@@ -118,8 +110,7 @@ class VirtualTable(ComputedDataset):
         return f"VirtualTable({self._rows:,} rows of {self._name}, seed {self.seed}{condition}: {fields})"
 
     def __reduce__(self) -> tuple:
-        state = {k: v for k, v in self.__dict__.items() if k != "_readers"}
-        return _restore, (state,)
+        return _restore, (self.__dict__,)
 
     # ---- parts of it
 
@@ -132,17 +123,24 @@ class VirtualTable(ComputedDataset):
         copy._first, copy._rows = self._first + start, max(stop - start, 0)
         return copy
 
-    def select(self, columns: Sequence[str]) -> VirtualTable:
+    def select(self, columns: Iterable[str]) -> VirtualTable:
         """Return the table of some of the columns, in the order given."""
         copy = self._copy()
-        copy._set_columns(columns)
+        copy._set_columns(self._columns, columns)
+        return copy
+
+    def variant(self, seed: int | None, where: Mapping[str, Any] | None) -> VirtualTable:
+        """Return the table of another seed, if one is given, and of another condition."""
+        copy = self._copy()
+        copy._sampler = self._sampler.part(None, seed)
+        copy.seed, copy.where, copy._label = copy._sampler.seed, where, label_of(self.generator, where)
         return copy
 
     # ---- reading it
 
-    def batches(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+    def batches(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
         """Return a new stream of all rows, in batches of some 2 MB, with some or all of the columns."""
-        reader = self._reader(tuple(self._columns if columns is None else columns))
+        reader = self._reader(self._columns if columns is None else columns)
         return pa.RecordBatchReader.from_batches(reader.schema, self._read(reader))
 
     def matching(self, columns: Sequence[str], tested: Sequence[str], keep: Keep) -> Iterator[pa.RecordBatch]:
@@ -150,7 +148,7 @@ class VirtualTable(ComputedDataset):
 
         Where it goes by numbers and labels alone, which take no time, the generator makes only those rows.
         """
-        reader, test = self._reader(tuple(columns)), self._reader(tuple(tested))
+        reader, test = self._reader(columns), self._reader(tested)
         if test.has_values or not reader.has_values:
             yield from super().matching(columns, tested, keep)
             return
@@ -167,11 +165,9 @@ class VirtualTable(ComputedDataset):
         step, numbers = _batch_rows(reader.schema), self.numbers
         return (numbers[i : i + step] for i in range(0, len(numbers), step))
 
-    def _reader(self, columns: tuple[str, ...]) -> Reader:
-        if columns not in self._readers:
-            known = [self._known[name] for name in columns]
-            self._readers[columns] = Reader(self.generator, self.seed, self._label, known, self._threads)
-        return self._readers[columns]
+    def _reader(self, columns: Iterable[str]) -> Reader:
+        names = chosen(columns, self._columns)
+        return Reader(self._sampler, self._label, [self._columns[name] for name in names])
 
     def __arrow_c_schema__(self) -> object:
         return self.schema.__arrow_c_schema__()
@@ -182,14 +178,20 @@ class VirtualTable(ComputedDataset):
     def take(self, indices: Sequence[int] | np.ndarray, **options: Any) -> pa.Table:
         """Return rows of this table in any order, as a pyarrow table."""
         index = self._checked(indices)
-        batch = self._reader(tuple(self._columns)).batch(self._first + index)
+        batch = self._reader(self._columns).batch(self._first + index)
         return pa.Table.from_batches([batch])
 
     def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        index = np.asarray(indices)
-        if len(index) and (index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= self._rows):
-            got = f"{index.dtype}, {index.min()} to {index.max()}"
-            raise UserError("indices", got, f"whole numbers from 0 to {self._rows - 1}")
+        wanted = f"whole numbers from 0 to {self._rows - 1}" if self._rows else "none: there are no rows"
+        try:
+            index = np.asarray(indices)
+        except ValueError:  # lists of different lengths
+            raise UserError("indices", repr(indices)[:80], wanted) from None
+        if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+            got = repr(indices)[:80] if index.ndim == 0 else f"{index.dtype} {list(index.shape)}"
+            raise UserError("indices", got, f"a list: {wanted}")
+        if len(index) and (index.min() < 0 or index.max() >= self._rows):
+            raise UserError("indices", f"{index.dtype}, {index.min()} to {index.max()}", wanted)
         return index.astype(np.int64)
 
     def filter(self, expression: Any) -> NoReturn:
@@ -200,7 +202,7 @@ class VirtualTable(ComputedDataset):
         """Return the number of rows, or of those that pass ``filter``."""
         if filter is None:
             return self._rows
-        return self.scanner(columns=[self._columns[0]], filter=filter).count_rows()
+        return self.scanner(columns=self.column_names[:1], filter=filter).count_rows()
 
     def to_pandas(self, **options: Any) -> pd.DataFrame:
         """Return all rows as a pandas data frame; ``options`` are those of ``pyarrow.Table.to_pandas``."""
@@ -216,8 +218,8 @@ class VirtualTable(ComputedDataset):
 
 def _restore(state: dict[str, Any]) -> VirtualTable:
     table = VirtualTable.__new__(VirtualTable)
-    table.__dict__.update(state, _readers={})
-    table._set_columns(table._columns)
+    table.__dict__.update(state)
+    table._set_columns(table._columns, None)
     return table
 
 

@@ -87,6 +87,20 @@ def test_readers_that_stop_and_that_are_slow(server):
     until(lambda: server.health()["streams"] == 0)
 
 
+def test_streams_share_the_weights(tmp_path):
+    wide = generator_of(spec_of(784, latent=100, g_hidden=(2048, 2048)))  # 23 MB
+    generator_file.save(tmp_path / "wide.safetensors", wide)
+    with Process(tmp_path, str(tmp_path / "wide.safetensors"), "--threads", "2") as server:
+        connect(server.uri)[:1].to_table()
+        start = server.memory()
+        readers = [connect(server.uri).batches() for _ in range(8)]
+        first = [reader.read_next_batch() for reader in readers]
+        time.sleep(1)
+        assert server.memory() < start + 8 * 20
+        assert all(batch.equals(first[0]) for batch in first)
+        del readers
+
+
 def test_fifty_at_once(server):
     def read(number):
         first = number * 1_000_003
