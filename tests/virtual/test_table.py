@@ -232,11 +232,11 @@ def native_threads() -> int:
 
 
 def test_many_columns_are_not_searched_one_by_one():
-    generator = generator_of(spec_of(16_000, latent=1, g_hidden=(1,)), dtype="float32")
+    generator = generator_of(spec_of(32_000, latent=1, g_hidden=(1,)), dtype="float32")
     begin = time.process_time()
     table = VirtualTable(generator, 3)
-    assert table.select(table.column_names[::-1])[:1].to_table().num_columns == 16_001
-    assert time.process_time() - begin < 3  # 0.5 s; 14 s where each name is looked for in a list
+    assert table.select(table.column_names[::-1])[:1].to_table().num_columns == 32_001
+    assert time.process_time() - begin < 4  # 0.5 s; 8.2 s where each name is looked for in a list
 
 
 def test_a_column_left_out_cannot_be_selected_again(features):
