@@ -40,8 +40,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("benchmark"):
         config.addinivalue_line("markers", "benchmark: of pytest-benchmark, which is not installed")
     elif config.getoption("benchmark_only"):
-        if hasattr(config, "workerinput"):
-            raise pytest.UsageError("-n: contenders are measured one after the other, in one process")
         config.option.benchmark_quiet = True
 
 

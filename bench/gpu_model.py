@@ -18,6 +18,7 @@ from typing import Any
 from bench import gpu_steps
 from bench.gpu_compile import Resources, launches
 from bench.gpu_work import work_of
+from bench.options import count
 from fastgan.config import PRECISIONS
 from fastgan.engines.cuda import CudaEngine
 from fastgan.engines.cuda_design import DESIGNS
@@ -157,8 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m bench.gpu_model", description=__doc__.split("\n\n")[0])
     parser.add_argument("--precision", choices=PRECISIONS, default="tf32", help="of products; default: tf32")
-    parser.add_argument("--batch", type=int, default=128, help="rows of a batch; default: 128")
-    parser.add_argument("--hidden", type=int, default=128, help="both hidden widths; default: 128")
+    parser.add_argument("--batch", type=count, default=128, help="rows of a batch; default: 128")
+    parser.add_argument("--hidden", type=count, default=128, help="both hidden widths; default: 128")
     options = parser.parse_args(arguments)
     hidden = (options.hidden, options.hidden)
     sizes = dict(batch=options.batch, g_hidden=hidden, d_hidden=hidden, precision=options.precision)
@@ -167,6 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         engine = gpu_steps.engine(chosen | sizes | dict(design=design))
         widths = " and ".join("-".join(map(str, w)) for w in (engine.spec.g_widths, engine.spec.d_widths))
         for kind, step in steps.items():
+            print(f"compiling: {design}, {recipe} recipe, {kind}", file=sys.stderr, flush=True)
             text, totals = table(engine, step)
             sizes_of = f"{widths}, batch {options.batch}, {options.precision}"
             print(f"\n{design}, {recipe} recipe, {kind}: {sizes_of}\n\n{text}")

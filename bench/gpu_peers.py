@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench import options
 from bench.cases import Case
 from bench.peers.torch_eager import Eager
 
@@ -84,9 +85,9 @@ def table(case: Case) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m bench.gpu_peers", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--batch", type=int, default=128, help="rows of a batch; default: 128")
-    options = parser.parse_args(arguments)
-    print(table(Case(batch=options.batch, threads=torch.get_num_threads())))
+    parser.add_argument("--batch", type=options.count, default=128, help="rows of a batch; default: 128")
+    wanted = parser.parse_args(arguments)
+    print(table(Case(batch=wanted.batch, threads=torch.get_num_threads())))
     return 0
 
 

@@ -24,6 +24,7 @@ import triton
 from bench.gpu_cases import cases, compile_case
 from bench.gpu_compile import SHARED_LIMIT, TARGETS
 from bench.gpu_steps import counts
+from bench.options import count, pattern
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "bench" / "results" / "compiled" / "kernels.json"
@@ -152,21 +153,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m bench.gpu_table", description=__doc__.split("\n\n")[0])
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="default: all")
-    parser.add_argument("--only", default="", help="a regular expression that the case's name must contain")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: one for each core")
+    parser.add_argument(
+        "--only", type=pattern, default="", help="a regular expression that the case's name must contain"
+    )
+    parser.add_argument("--processes", type=count, default=os.cpu_count(), help="default: one for each core")
     parser.add_argument("--check", action="store_true", help="exit code 1 where a row has got worse")
     parser.add_argument("--write", action="store_true", help="renew these rows of the record, and the README")
     options = parser.parse_args(arguments)
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {"triton": "none"}
-    partial = bool(options.only) or set(options.targets) != set(TARGETS)
+    partial = bool(options.only.pattern) or set(options.targets) != set(TARGETS)
     if options.write and partial and recorded["triton"] != triton.__version__:
         parser.error(
             f"--write with --only or --targets: the other rows are of Triton {recorded['triton']}, and this "
             f"is {triton.__version__}; without these, all rows are renewed"
         )
-    wanted = [(case, t) for t in options.targets for case in cases(t) if re.search(options.only, case)]
+    wanted = [(case, t) for t in options.targets for case in cases(t) if options.only.search(case)]
     if not wanted:
-        parser.error(f"--only {options.only}: no case has that in its name")
+        parser.error(f"--only {options.only.pattern}: no case has that in its name")
     rows = measure_all(wanted, options.processes)
     print(table(rows))
     if options.write:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -169,8 +168,11 @@ def _rounds(plain: Plain, ours: Auto, calls: int, seconds: float) -> list[tuple[
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 1 if auto breaks its promise somewhere, else 0."""
     parser = argparse.ArgumentParser("python -m bench.ops_choice", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--threads", type=options.counts, default=(1, 2), help="such as 1,2 (default)")
-    parser.add_argument("--only", default="", help="a regular expression that a case's name must contain")
+    cores = len(machine.cores())
+    some = tuple(sorted({1, min(2, cores)}))
+    parser.add_argument("--threads", type=options.counts, default=some, help="such as 1,2 (default)")
+    named = "a regular expression that a case's name must contain"
+    parser.add_argument("--only", type=options.pattern, default="", help=named)
     parser.add_argument(
         "--part", type=_part, default=(1, 1), help="such as 2/8: every eighth case (1/1: all)"
     )
@@ -178,9 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=options.duration, default=0.1, help="of a case, at first (0.1)")
     parser.add_argument("--all", action="store_true", help="print every case, not only the slower ones")
     wanted = parser.parse_args(argv)
-    chosen = [c for n in wanted.threads for c in cases(n) if re.search(wanted.only, c.name)]
+    if (most := max(wanted.threads)) > cores:
+        parser.error(f"--threads: got {most}; wanted 1 to {cores}, the cores that there are")
+    chosen = [c for n in wanted.threads for c in cases(n) if wanted.only.search(c.name)]
     if not chosen:
-        parser.error(f"--only {wanted.only}: no case has that in its name")
+        parser.error(f"--only {wanted.only.pattern}: no case has that in its name")
     part, parts = wanted.part
     chosen = chosen[part - 1 :: parts]
     print("  ".join(f"{name} {value}" for name, value in machine.facts().items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 
 from fastgan.errors import UserError
@@ -71,14 +72,26 @@ def add(parser: argparse.ArgumentParser | object) -> None:
 
 
 def count(text: str) -> int:
-    """Return a positive whole number.
+    """Return a positive whole number, such as 10_000.
 
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    if not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch(r"[0-9]+(_[0-9]+)*", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text}; wanted a positive whole number")
     return int(text)
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """Return a regular expression.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"got {text}; wanted a regular expression: {error}") from None
 
 
 def counts(text: str) -> tuple[int, ...]:

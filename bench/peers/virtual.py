@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import fastgan
+from bench.options import count
 from bench.plan import Problem, Work
 from fastgan.data.schema import Schema
 from fastgan.spec import ModelSpec
@@ -285,11 +286,19 @@ def _memory(name: str) -> float:
     return int(text.split(f"{name}:")[1].split()[0]) * 1024 / _MEGABYTE
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command: rows/s, and memory above the start."""
+    parser = argparse.ArgumentParser("python -m bench.peers.virtual", description=main.__doc__)
+    parser.add_argument("rows", type=count, help="of each table, such as 10_000_000")
+    rows = parser.parse_args(argv).rows
     for kind in (Stream, DuckDb, Polars):
-        peer, count = kind(Columns(threads=1)), int(sys.argv[1])
+        peer = kind(Columns(threads=1))
         before, start = _memory("VmRSS"), time.perf_counter()
-        peer.run(count)
-        rate = count / (time.perf_counter() - start)
+        peer.run(rows)
+        rate = rows / (time.perf_counter() - start)
         above = _memory("VmHWM") - before
-        print(f"{kind.__name__}: {count:,} rows, {rate:,.0f} rows/s, {above:.0f} MB above start")
+        print(f"{kind.__name__}: {rows:,} rows, {rate:,.0f} rows/s, {above:.0f} MB above start")
+
+
+if __name__ == "__main__":
+    main()
