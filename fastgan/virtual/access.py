@@ -8,7 +8,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from fastgan.errors import UserError
 
 VARIABLE = "FASTGAN_TOKEN"
 _SHORTEST = 16
+_STEP = 0.1  # seconds, after which one who waits looks whether anybody still wants the rows
 _SENDABLE = re.compile(r"[!-~]+")
 
 
@@ -75,7 +76,8 @@ class Limits:
 
     Attributes:
         rows: of one request.
-        rate: rows a second, of all streams of a client; None for no limit. A stream that is too fast waits.
+        rate: rows a second, of all streams of a client; None for no limit. A stream that is too fast waits,
+            with batches of a second's rows at most.
         streams: at a time, of one client.
         total: streams at a time, of all.
     """
@@ -142,15 +144,24 @@ class Traffic:
         with self._lock:
             self._clients[name].streams -= 1
 
-    def pay(self, name: str, rows: int) -> None:
-        """Wait until ``rows`` more are within the client's rate."""
+    def pay(self, name: str, rows: int, is_gone: Callable[[], bool]) -> bool:
+        """Wait until ``rows`` more are within the client's rate; return whether anybody wants them then.
+
+        A client that leaves is not charged for them, and a server that shuts down waits no longer.
+        """
         if self.limits.rate is None:
-            return
+            return not self.closing.is_set()
+        cost = rows / self.limits.rate
         with self._lock:
-            client, now = self._clients[name], time.monotonic()
-            start = max(client.next_free, now)
-            client.next_free = start + rows / self.limits.rate
-        self.closing.wait(start - now)
+            client = self._clients[name]
+            start = max(client.next_free, time.monotonic())
+            client.next_free = start + cost
+        while not (is_over := self.closing.is_set() or is_gone()) and (left := start - time.monotonic()) > 0:
+            self.closing.wait(min(left, _STEP))
+        if is_over:
+            with self._lock:
+                client.next_free -= cost
+        return not is_over
 
 
 class Log:

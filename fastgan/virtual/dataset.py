@@ -20,6 +20,7 @@ _BLOCK = 256  # rows computed together for an iteration over single rows, at mos
 _BLOCK_BYTES = 2**22  # and what they take, where rows are so wide that this means fewer of them
 _AT_ONCE = 16  # rows that take the native engine little longer than one
 _NOTHING = (0, np.empty(0), None)  # kept by a new dataset: first row, rows, labels
+_WANTED = "whole numbers: one, or a list, array or tensor [B] of them"
 
 Item = Any  # a row, or (row, label) of a conditional generator
 
@@ -81,9 +82,10 @@ class VirtualDataset(_Rows, Dataset):
 
     Works in a ``DataLoader`` with any number of workers, started by fork or spawn, and under any sampler.
 
-    A list of numbers gives a whole batch, tensors ``[B, *shape]`` and int64 ``[B]``, which nothing takes
-    apart and puts together again: ``DataLoader(dataset, batch_size=None, sampler=batches)`` yields such
-    batches, where ``batches`` is ``BatchSampler(RandomSampler(dataset), 128, drop_last=False)``.
+    A list, array or tensor ``[B]`` of numbers gives a whole batch, tensors ``[B, *shape]`` and int64 ``[B]``,
+    which nothing takes apart and puts together again: ``DataLoader(dataset, batch_size=None,
+    sampler=batches)`` yields such batches, where ``batches`` is ``BatchSampler(RandomSampler(dataset), 128,
+    drop_last=False)``.
 
     Args:
         file: a generator file, or a generator in memory.
@@ -110,8 +112,8 @@ class VirtualDataset(_Rows, Dataset):
         super().__init__(file, length, seed, transform, where)
         self._kept = _NOTHING
 
-    def __getitem__(self, index: int | list[int]) -> Item:
-        """Return one item, or a whole batch for a list; a negative index counts from the end.
+    def __getitem__(self, index: int | list[int] | np.ndarray | Tensor) -> Item:
+        """Return one item, or a whole batch for several numbers; a negative index counts from the end.
 
         Neighbours of one item are computed with it and kept, more of them the longer the next items come in
         order.
@@ -120,9 +122,12 @@ class VirtualDataset(_Rows, Dataset):
             IndexError: out of range.
             TypeError: no whole number.
         """
-        if isinstance(index, list):
+        if isinstance(index, list) or getattr(index, "ndim", 0):
             return self.whole_batch(self._numbers(index))
-        number = operator.index(index)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(f"index: got {index!r}; wanted {_WANTED}") from None
         number += self.length if number < 0 else 0
         if not 0 <= number < self.length:
             raise self._out_of_range(index, index)
@@ -144,19 +149,25 @@ class VirtualDataset(_Rows, Dataset):
         """Return some items, computed together."""
         return self.items(self._numbers(indices))
 
-    def _numbers(self, indices: Sequence[int]) -> np.ndarray:
+    def _numbers(self, indices: Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
         index = np.asarray(indices)
-        if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
-            raise TypeError(f"index: got {index.dtype} {list(index.shape)}; wanted whole numbers")
+        got = f"{index.dtype} {list(index.shape)}"
+        if index.ndim == 1 and index.dtype.kind in "ufO":  # NumPy has no integers for all of these together
+            try:
+                index = np.array([operator.index(i) for i in indices], object)
+            except TypeError:
+                raise TypeError(f"index: got {got}; wanted {_WANTED}") from None
+        elif index.ndim != 1 or index.dtype.kind != "i":
+            raise TypeError(f"index: got {got}; wanted {_WANTED}")
+        if len(index) and not -self.length <= index.min() <= index.max() < self.length:
+            raise self._out_of_range(index.min(), index.max())
         index = index.astype(np.int64)
-        index = np.where(index < 0, index + self.length, index)
-        if len(index) and not (index.min() >= 0 and index.max() < self.length):
-            raise self._out_of_range(min(indices), max(indices))
-        return index
+        return np.where(index < 0, index + self.length, index)
 
     def _out_of_range(self, low: int, high: int) -> IndexError:
         got = f"{low}" if low == high else f"{low} to {high}"
-        return IndexError(f"index: got {got}; wanted 0 to {self.length - 1}")
+        wanted = f"0 to {self.length - 1}" if self.length else "none: there are no rows"
+        return IndexError(f"index: got {got}; wanted {wanted}")
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": _NOTHING}

@@ -117,7 +117,7 @@ class Server(flight.FlightServerBase):
         with self._call(context, "get") as line:
             request = Request.read(ticket.ticket)
             line.update(json.loads(request.content()))
-            return flight.RecordBatchStream(self._reader(self._table(request), line))
+            return flight.RecordBatchStream(self._reader(self._table(request), line, context))
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
         """Answer ``health`` with JSON."""
@@ -181,13 +181,15 @@ class Server(flight.FlightServerBase):
         table = table[request.first : request.first + rows]
         return table if request.columns is None else table.select(request.columns)
 
-    def _reader(self, table: VirtualTable, line: dict[str, Any]) -> pa.RecordBatchReader:
-        most = self.traffic.limits.rows
-        if table.num_rows > most:
-            raise UserError("rows", f"{table.num_rows:,}", f"at most {most:,} in a request")
-        batches = table.batches()
+    def _reader(
+        self, table: VirtualTable, line: dict[str, Any], context: flight.ServerCallContext
+    ) -> pa.RecordBatchReader:
+        limits = self.traffic.limits
+        if table.num_rows > limits.rows:
+            raise UserError("rows", f"{table.num_rows:,}", f"at most {limits.rows:,} in a request")
+        batches = table.batches(most=None if limits.rate is None else max(int(limits.rate), 1))
         self.traffic.enter(line["client"])
-        rows = stream(self.traffic, self.log, batches, line)
+        rows = stream(self.traffic, self.log, batches, line, context.is_cancelled)
         next(rows)  # from here on its end counts, even if nothing is read
         return pa.RecordBatchReader.from_batches(batches.schema, rows)
 

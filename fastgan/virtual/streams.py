@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,11 @@ else:
 
 
 def stream(
-    traffic: Traffic, log: Log, batches: Iterator[pa.RecordBatch], line: dict[str, Any]
+    traffic: Traffic,
+    log: Log,
+    batches: Iterator[pa.RecordBatch],
+    line: dict[str, Any],
+    is_gone: Callable[[], bool],
 ) -> Iterator[pa.RecordBatch | None]:
     """Yield None, and then the batches, as fast as the client may have them; log the end, whatever it is.
 
@@ -30,13 +34,15 @@ def stream(
         log: gets ``line`` when the stream is over.
         batches: that are sent.
         line: who called, and for what.
+        is_gone: whether the client has left, of which gRPC says nothing while a batch waits for its time.
     """
     sent, outcome, begin = 0, "left", time.perf_counter()
     try:
         yield None
         for batch in _ahead(batches):
-            traffic.pay(line["client"], batch.num_rows)
-            if traffic.closing.is_set():
+            if not traffic.pay(line["client"], batch.num_rows, is_gone):
+                if not traffic.closing.is_set():
+                    return
                 outcome = "ended by the shutdown"
                 raise flight.FlightUnavailableError("the server is shutting down")
             yield batch

@@ -138,10 +138,13 @@ class VirtualTable(ComputedDataset):
 
     # ---- reading it
 
-    def batches(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
-        """Return a new stream of all rows, in batches of some 2 MB, with some or all of the columns."""
+    def batches(self, columns: Iterable[str] | None = None, most: int | None = None) -> pa.RecordBatchReader:
+        """Return a new stream of all rows, with some or all of the columns.
+
+        Batches have some 2 MB, and ``most`` rows at most.
+        """
         reader = self._reader(self._columns if columns is None else columns)
-        return pa.RecordBatchReader.from_batches(reader.schema, self._read(reader))
+        return pa.RecordBatchReader.from_batches(reader.schema, self._read(reader, most))
 
     def matching(self, columns: Sequence[str], tested: Sequence[str], keep: Keep) -> Iterator[pa.RecordBatch]:
         """Yield some columns of the rows that ``keep`` wants, which is given batches of others.
@@ -153,16 +156,17 @@ class VirtualTable(ComputedDataset):
             yield from super().matching(columns, tested, keep)
             return
         step = _batch_rows(reader.schema)
-        for numbers in self._parts(test):
+        for numbers in self._parts(test, None):
             kept = numbers.start + np.flatnonzero(keep(test.batch(numbers)))
             for i in range(0, len(kept), step):
                 yield reader.batch(kept[i : i + step])
 
-    def _read(self, reader: Reader) -> Iterator[pa.RecordBatch]:
-        return map(reader.batch, self._parts(reader))
+    def _read(self, reader: Reader, most: int | None) -> Iterator[pa.RecordBatch]:
+        return map(reader.batch, self._parts(reader, most))
 
-    def _parts(self, reader: Reader) -> Iterator[range]:
+    def _parts(self, reader: Reader, most: int | None) -> Iterator[range]:
         step, numbers = _batch_rows(reader.schema), self.numbers
+        step = step if most is None else min(step, most)
         return (numbers[i : i + step] for i in range(0, len(numbers), step))
 
     def _reader(self, columns: Iterable[str]) -> Reader:

@@ -71,17 +71,48 @@ def test_threads_that_share_a_dataset(labelled):
         assert all(pool.map(read, (0, 100, 250, 399)))
 
 
-@pytest.mark.parametrize("index", [300, -301, 2**40, 2**70])
+@pytest.mark.parametrize("index", [300, -301, 2**40, 2**63, 2**64 - 1, 2**70])
 def test_beyond_the_end(labelled, index):
     with pytest.raises(IndexError, match="wanted 0 to 299"):
         VirtualDataset(labelled, 300)[index]
-    with pytest.raises((IndexError, TypeError), match="wanted"):
-        VirtualDataset(labelled, 300).__getitems__([1, index])
+    for indices in ([index], [1, index], (-1, index)):
+        with pytest.raises(IndexError, match="wanted 0 to 299"):
+            VirtualDataset(labelled, 300).__getitems__(indices)
 
 
-@pytest.mark.parametrize("index", [1.5, "1", slice(2), [1.5], [[1]], ["1"], None])
+def test_beyond_the_end_in_arrays(labelled):
+    for index in (np.array([2**64 - 1], np.uint64), torch.tensor([300]), np.array([-301])):
+        with pytest.raises(IndexError, match="wanted 0 to 299"):
+            VirtualDataset(labelled, 300)[index]
+    for index in (0, [0], -1):
+        with pytest.raises(IndexError, match="wanted none: there are no rows"):
+            VirtualDataset(labelled, 0)[index]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.array([2, 299, 5]),
+        np.array([2, 299, 5], np.uint64),
+        torch.tensor([2, -1, 5]),
+        [np.int8(2), np.int8(-1), np.uint64(5)],
+        [torch.tensor(2), 299, np.uint64(5)],
+    ],
+)
+def test_whole_numbers_of_all_kinds(labelled, index):
+    dataset = VirtualDataset(labelled, 300)
+    rows, labels = dataset[[2, 299, 5]]
+    same, same_labels = dataset[index]
+    assert torch.equal(same, rows) and torch.equal(same_labels, labels)
+    assert torch.equal(dataset[index[0]][0], rows[0])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [1.5, "1", slice(2), [1.5], [[1]], ["1"], None, np.array([1.5]), np.ones((1, 1), int), [True], (1, 2)],
+)
 def test_indices_that_are_no_whole_numbers(labelled, index):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="wanted whole numbers: one, or a list"):
         VirtualDataset(labelled, 300)[index]
     with pytest.raises(TypeError, match="whole numbers"):
         VirtualDataset(labelled, 300).__getitems__([1.5])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
-from served import OTHER, TOKEN, Process
+from served import OTHER, TOKEN, Process, until
 
 from fastgan import serve
 from fastgan.errors import UserError
@@ -93,6 +94,29 @@ def test_a_token_of_the_environment_and_limits(files, tmp_path):
         with pytest.raises(UserError, match="2 streams of this client"):
             table[:10].to_table()
         del held, readers
+
+
+def test_a_slow_client_that_vanishes_makes_room(files, tmp_path):
+    options = ["--max-rate", "20", "--max-streams", "2", "--threads", "1", "--grace", "1"]
+    with Process(tmp_path, str(files / "numbers.safetensors"), *options) as server:
+        code = f"""
+import threading, fastgan.virtual
+def read():
+    for batch in fastgan.virtual.connect({server.uri!r}).batches():
+        print(len(batch), flush=True)
+for _ in range(2):
+    threading.Thread(target=read).start()
+"""
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        begin = time.monotonic()
+        assert [child.stdout.readline() for _ in range(4)] == [b"20\n"] * 4
+        assert time.monotonic() - begin > 2  # 20 rows came for nothing, the other 60 took a second for 20
+        child.kill()
+        child.communicate()
+        until(lambda: server.health()["streams"] == 0, 10)
+        begin = time.monotonic()
+        assert connect(server.uri)[:1].to_table().num_rows == 1
+        assert time.monotonic() - begin < 5
 
 
 def test_addresses_and_files_that_are_refused(files, tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -44,8 +45,8 @@ def disk():
 def begun(traffic, disk):
     """Return what starts a stream of some batches."""
 
-    def begin(batches):
-        rows = stream(traffic, Log(disk), iter(batches), {"client": "me"})
+    def begin(batches, is_gone=lambda: False):
+        rows = stream(traffic, Log(disk), iter(batches), {"client": "me"}, is_gone)
         assert next(rows) is None
         return rows
 
@@ -83,6 +84,20 @@ def test_a_client_that_leaves(begun, traffic, disk):
     del rows
     assert traffic.streams == 0
     assert (logged(disk)["sent"], logged(disk)["outcome"]) == (0, "left")
+
+
+def test_a_client_that_leaves_while_it_waits_pays_for_what_it_got(begun, traffic, disk):
+    traffic.limits = Limits(rate=0.01)
+    left = threading.Event()
+    rows = begun(Counted(10), left.is_set)
+    next(rows)
+    end = traffic._clients["me"].next_free
+    threading.Timer(0.3, left.set).start()
+    start = time.monotonic()
+    assert next(rows, None) is None
+    assert time.monotonic() - start < 5 and traffic.streams == 0
+    assert traffic._clients["me"].next_free == pytest.approx(end)
+    assert (logged(disk)["sent"], logged(disk)["outcome"]) == (1, "left")
 
 
 def test_what_goes_wrong_in_the_thread_reaches_the_client(begun, traffic):
