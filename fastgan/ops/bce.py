@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_op
-from fastgan.ops.choice import RULES, Choice, check_impl, check_named, why_not_native
-from fastgan.ops.library import cast
-from fastgan.ops.reference import bce_with_logits_reference
+from fastgan.ops.choice import RULES, Choice, check_impl, check_named, check_tensors, why_not_native
+from fastgan.ops.library import autocasts, cast
+from fastgan.ops.reference import bce_with_logits_reference, check_target
 
 
 def bce_with_logits(
@@ -37,15 +38,28 @@ def bce_with_logits(
         A scalar, or for ``none`` a tensor of the logits' shape.
 
     Raises:
-        UserError: an unknown ``impl``, or one that was asked for by name and cannot run.
+        UserError: what is no tensor, an unknown ``reduction`` or ``impl``, or one that was asked for by name
+            and cannot run.
     """
     if impl == "auto":
-        count = logits.numel()  # as _choose would say, a microsecond sooner
-        if count < _FEW or (count < _FEW_WITH_GRAPH and logits.requires_grad and torch.is_grad_enabled()):
+        # As _choose would say, a microsecond sooner. Where operators are recorded, a size is not known yet,
+        # and one that is compared is one that is fixed.
+        try:
+            count = 0 if is_dynamo_compiling() else logits.numel()
+        except AttributeError:
+            check_tensors(logits=logits)
+            raise
+        if (
+            type(count) is not int
+            or count < _FEW
+            or (count < _FEW_WITH_GRAPH and logits.requires_grad and torch.is_grad_enabled())
+        ):
             return bce_with_logits_reference(logits, target, weight, pos_weight, reduction)
         impl = _choose(logits, target, weight, pos_weight, reduction).impl
     else:
         check_impl(impl)
+        check_tensors(logits=logits, weight=weight, pos_weight=pos_weight)
+        check_target(target)
         if impl != "reference":
             logits, target, weight, pos_weight = _named(impl, logits, target, weight, pos_weight)
     if impl == "reference":
@@ -56,7 +70,7 @@ def bce_with_logits(
 def _named(impl: str, *tensors: Tensor | float | None) -> tuple:
     """Return the tensors as autocast wants them, once it is sure that the implementation takes them."""
     device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
+    if autocasts(device):
         tensors = tuple(cast(t, device, torch.float32) for t in tensors)
     check_named(impl, *(t for t in tensors if isinstance(t, Tensor)))
     for name, tensor in zip(("target", "weight", "pos_weight"), tensors[1:], strict=True):

@@ -10,20 +10,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.errors import UserError, nearest
+from fastgan.errors import UserError
 from fastgan.ops.backends import backend, pytorch
-from fastgan.ops.library import autocast, define, differentiate, eager, is_plain, vectorize
-
-REDUCTIONS = ("mean", "sum", "none")
+from fastgan.ops.library import (
+    autocast,
+    define,
+    differentiate,
+    eager,
+    is_batched,
+    is_plain,
+    is_recorded,
+    vectorize,
+)
+from fastgan.ops.reference import check_reduction
 
 
 def _check(
     logits: Tensor, target: Tensor | None, weight: Tensor | None, pos_weight: Tensor | None, reduction: str
 ) -> None:
     """Raise a UserError unless shapes and devices fit together."""
-    if reduction not in REDUCTIONS:
-        hint = nearest(str(reduction), REDUCTIONS)
-        raise UserError("reduction", repr(reduction), "one of " + ", ".join(REDUCTIONS), hint)
+    check_reduction(reduction)
     shape = list(logits.shape)
     if target is not None and target.shape != logits.shape:
         raise UserError("target", f"shape {list(target.shape)}", f"the logits' shape, {shape}, or a number")
@@ -110,9 +116,11 @@ class _BCEWithLogits(torch.autograd.Function):
             return (None,) * 8
         dlogits, logits, target, weight, pos_weight = ctx.saved_tensors
         operands = (logits, target, ctx.value, weight, pos_weight, ctx.reduction)
+        if is_batched(dloss):
+            return _backward_plain(dloss, None, *operands), *(None,) * 7
         if not ctx.has_gradient:
             dlogits = forward(*(_detached(t) for t in operands), True, ctx.impl)[1]
-        run = _eager_backward if is_plain(logits) else _BCEWithLogitsBackward.apply
+        run = _eager_backward if is_plain(dloss) and is_plain(logits) else _BCEWithLogitsBackward.apply
         return run(dloss, dlogits, *operands), *(None,) * 7
 
     @staticmethod
@@ -184,8 +192,8 @@ def bce_with_logits(
     reduction: str,
     impl: str,
 ) -> Tensor:
-    """Run the op: for torch.compile by the dispatcher, for torch.func by its function, else directly."""
-    if torch.compiler.is_compiling():
+    """Run the op: by the dispatcher where that is recorded, for torch.func by its function, else directly."""
+    if is_recorded():
         run = forward
     elif is_plain(logits):
         run = _eager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastgan.errors import UserError, nearest
-from fastgan.ops.library import is_plain
+from fastgan.ops.library import is_plain, is_recorded
 
 IMPLS = ("auto", "reference", "cpu", "triton")
 
@@ -61,6 +61,13 @@ def check_impl(impl: str) -> None:
         raise UserError("impl", repr(impl), "one of " + ", ".join(IMPLS), nearest(str(impl), IMPLS))
 
 
+def check_tensors(**given: Tensor | None) -> None:
+    """Raise a UserError for the first argument that is neither a tensor nor None."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise UserError(name, f"a {type(value).__name__}", "a tensor", f"Use torch.as_tensor({name}).")
+
+
 def check_named(impl: str, *tensors: Tensor | None) -> None:
     """Raise a UserError unless the implementation that was asked for by name can run on these tensors."""
     given = [t for t in tensors if t is not None]
@@ -95,11 +102,12 @@ def check_device(impl: str, device: torch.device) -> None:
             )
         from fastgan.kernels import cpu
 
-        cpu.native()
+        if not torch.compiler.is_compiling():  # which cannot look inside; the kernel says it when it runs
+            cpu.native()
     elif impl == "triton" and device.type != "cuda":
         from fastgan.kernels import triton
 
-        if not triton.interpreted():
+        if device.type != "cpu" or not (torch.compiler.is_compiling() or triton.interpreted()):
             raise UserError(
                 "impl",
                 f"'triton' with tensors on {device}",
@@ -108,7 +116,9 @@ def check_device(impl: str, device: torch.device) -> None:
             )
 
 
-_COMPILED = Choice("reference", "PyTorch's operators, which torch.compile fuses with what stands around them")
+_RECORDED = Choice(
+    "reference", "PyTorch's operators; torch.compile fuses them, and traces and exports run without fastgan"
+)
 _UNTIMED = Choice(
     "reference", "PyTorch's operators; no GPU has timed the Triton kernels (impl='triton' runs them)"
 )
@@ -123,8 +133,8 @@ _DEVICE = Choice("reference", "PyTorch's operators; there is no fused kernel for
 
 def why_not_native(*tensors: Tensor | None) -> Choice | None:
     """Return what auto takes if native code cannot run on these tensors, or should not; None if it may."""
-    if torch.compiler.is_compiling():
-        return _COMPILED
+    if is_recorded():
+        return _RECORDED
     for tensor in tensors:
         if tensor is None:
             continue

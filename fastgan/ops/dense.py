@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from math import inf
-from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import linear
 
 from fastgan.errors import UserError
 from fastgan.ops import dense_op
-from fastgan.ops.choice import RULES, TIMED, Choice, check_impl, check_named, processor, why_not_native
-from fastgan.ops.library import cast, product_precision
+from fastgan.ops.choice import (
+    RULES,
+    TIMED,
+    Choice,
+    check_impl,
+    check_named,
+    check_tensors,
+    processor,
+    why_not_native,
+)
+from fastgan.ops.library import autocasts, cast, product_precision
 from fastgan.ops.reference import SLOW_IN_PLACE, leaky_relu, linear_leaky_relu_reference
 
 
-def check_slope(negative_slope: float) -> None:
-    """Raise a UserError for a slope that the fused op cannot take."""
-    if not isinstance(negative_slope, Real) or not 0.0 <= negative_slope < inf:
+def check_slope(negative_slope: float) -> float:
+    """Return the slope as a float; raise a UserError for one that the fused op cannot take."""
+    try:
+        slope = -1.0 if isinstance(negative_slope, str) else float(negative_slope)
+    except (TypeError, ValueError, RuntimeError):  # PyTorch's, of a tensor of several
+        slope = -1.0
+    if not 0.0 <= slope < inf:
         raise UserError(
             "negative_slope",
             repr(negative_slope),
             "a number >= 0: the backward pass tells the input's sign from the output's",
             "For other slopes use F.leaky_relu(F.linear(x, weight, bias), negative_slope).",
         )
+    return slope
 
 
 def linear_leaky_relu(
@@ -50,29 +64,42 @@ def linear_leaky_relu(
         in place before.
 
     Raises:
-        UserError: a slope below 0 (the output's sign then no longer tells the input's), an unknown ``impl``,
-            or one that was asked for by name and cannot run.
+        UserError: a slope below 0 (the output's sign then no longer tells the input's), what is no tensor, an
+            unknown ``impl``, or one that was asked for by name and cannot run.
     """
-    if not 0.0 <= negative_slope < inf:
-        check_slope(negative_slope)
+    if type(negative_slope) is not float or not 0.0 <= negative_slope < inf:
+        negative_slope = check_slope(negative_slope)
     if impl == "auto":
         # What _choose would say and the reference do, without the microsecond that both take, 30 where
         # a large op has left none of their code in the caches. A shape takes longer than three sizes.
-        if bias is None:
-            few = x.numel() * weight.shape[0] < _MANY_OUTPUTS * weight.shape[-1]
-        else:
-            outputs = bias.numel()
-            products = x.numel() * outputs
-            few = products < _FEW_PRODUCTS or products * outputs < _MANY_OUTPUTS * weight.numel()
+        # Where operators are recorded it is not known yet, and a size compared is a size that is fixed.
+        try:
+            if is_dynamo_compiling():
+                few = True
+            elif bias is None:
+                products = x.numel() * weight.shape[0]
+                few = type(products) is not int or products < _MANY_OUTPUTS * weight.shape[-1]
+            else:
+                outputs = bias.numel()
+                products = x.numel() * outputs
+                few = (
+                    type(products) is not int
+                    or products < _FEW_PRODUCTS
+                    or products * outputs < _MANY_OUTPUTS * weight.numel()
+                )
+        except AttributeError:
+            check_tensors(x=x, weight=weight, bias=bias)
+            raise
         if few or x.dtype in SLOW_IN_PLACE:
             y = linear(x, weight, bias)
             return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
         impl = _choose(x, weight, bias).impl
     else:
         check_impl(impl)
+        check_tensors(x=x, weight=weight, bias=bias)
         if impl != "reference":
             device = x.device.type
-            if torch.is_autocast_enabled(device):
+            if autocasts(device):
                 dtype = torch.get_autocast_dtype(device)
                 x, weight, bias = (cast(t, device, dtype) for t in (x, weight, bias))
             check_named(impl, x, weight, bias)

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from fastgan.errors import UserError
 from fastgan.ops.backends import backend, pytorch
-from fastgan.ops.library import autocast, define, differentiate, eager, is_plain, vectorize
+from fastgan.ops.library import (
+    autocast,
+    define,
+    differentiate,
+    eager,
+    is_batched,
+    is_plain,
+    is_recorded,
+    vectorize,
+)
 from fastgan.ops.reference import linear_leaky_relu_reference
 
 
@@ -130,7 +139,10 @@ class _LinearLeakyReLU(torch.autograd.Function):
             return (None,) * 5
         x, weight, y = ctx.saved_tensors
         needs_bias = ctx.needs_input_grad[2]
-        run = _eager_backward if is_plain(dy) else _LinearLeakyReLUBackward.apply
+        if is_batched(dy):
+            run = _backward_plain
+        else:
+            run = _eager_backward if is_plain(dy) else _LinearLeakyReLUBackward.apply
         dx, dweight, dbias = run(dy, x, weight, y, ctx.slope, needs_bias, ctx.impl)
         wanted = (dx, weight is not None), (dweight, x is not None), (dbias, needs_bias)
         return *(gradient if is_wanted else None for gradient, is_wanted in wanted), None, None
@@ -192,8 +204,8 @@ autocast("linear_leaky_relu", torch.get_autocast_dtype)
 
 
 def linear_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, impl: str) -> Tensor:
-    """Run the op: for torch.compile by the dispatcher, for torch.func by its function, else directly."""
-    if torch.compiler.is_compiling():
+    """Run the op: by the dispatcher where that is recorded, for torch.func by its function, else directly."""
+    if is_recorded():
         return forward(x, weight, bias, slope, impl)
     run = _eager if is_plain(x) else _LinearLeakyReLU.apply
     return run(x, weight, bias, slope, impl)

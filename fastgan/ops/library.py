@@ -36,13 +36,29 @@ _TENSORS = (Tensor, torch.nn.Parameter)
 def is_plain(tensor: Tensor) -> bool:
     """Return whether nobody but autograd listens: then a kernel may be called without the dispatcher.
 
-    Not so for fake tensors, those that torch.func has wrapped, subclasses, and under dispatch modes.
+    Not so for fake tensors, those that torch.func has wrapped, subclasses, batches of gradients, and under
+    dispatch modes.
     """
     return (
         type(tensor) in _TENSORS
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
+        and not is_batched(tensor)
     )
+
+
+is_batched = torch._C._functorch.is_legacy_batchedtensor
+"""Whether a tensor is a batch of gradients, as of ``torch.autograd.grad(is_grads_batched=True)``, of which
+its shape says nothing. No op can have a rule for these, and functions of autograd see them unwrapped nowhere.
+"""
+
+
+def is_recorded() -> bool:
+    """Return whether torch.compile, torch.export or torch.jit.trace writes down which operators are called.
+
+    Then only an op that comes by the dispatcher is written down.
+    """
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def eager(function: type[torch.autograd.Function], kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,10 +68,13 @@ def eager(function: type[torch.autograd.Function], kernel: Callable[..., Any]) -
     this one takes 6, and 1 where nothing needs a gradient.
     """
 
+    def resolved(*args):
+        return kernel(*(_in_memory(arg) if isinstance(arg, Tensor) else arg for arg in args))
+
     class Eager(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *args):
-            output = kernel(*args)
+            output = resolved(*args)
             function.setup_context(ctx, args, output)
             return output
 
@@ -66,9 +85,16 @@ def eager(function: type[torch.autograd.Function], kernel: Callable[..., Any]) -
             for value in args:
                 if isinstance(value, Tensor) and value.requires_grad:
                     return Eager.apply(*args)
-        return kernel(*args)
+        return resolved(*args)
 
     return run
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """Return a tensor whose memory has its values, as the dispatcher does for every kernel."""
+    if tensor._is_zerotensor():  # has none
+        return tensor.clone()
+    return tensor.resolve_neg()  # the imaginary part of a conjugate has them with another sign
 
 
 def vectorize(plain: Callable[..., Any], in_dims: tuple, *args: Any) -> tuple[Any, Any]:
@@ -96,6 +122,11 @@ def autocast(name: str, to: Callable[[str], torch.dtype]) -> None:
 
     LIBRARY.impl(name, kernel_for("cpu", torch._C.DispatchKey.AutocastCPU), "AutocastCPU")
     LIBRARY.impl(name, kernel_for("cuda", torch._C.DispatchKey.AutocastCUDA), "AutocastCUDA")
+
+
+def autocasts(device: str) -> bool:
+    """Return whether autocast is on for a device of this type; PyTorch knows it of some types only."""
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
 
 
 def cast(value: Any, device: str, dtype: torch.dtype) -> Any:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.compiler import is_compiling
+
+from fastgan.errors import UserError, nearest
 
 # What F.leaky_relu calls, without its 0.4 microseconds of Python.
 leaky_relu, leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
@@ -70,16 +74,37 @@ def bce_with_logits_reference(
 
     Returns:
         A scalar, or for ``none`` a tensor of the logits' shape.
+
+    Raises:
+        UserError: an unknown reduction, or a target of another kind.
     """
     if not isinstance(target, Tensor):
-        target = torch.full_like(logits, target)
+        try:
+            target = torch.full_like(logits, target)
+        except TypeError:
+            check_target(target)
+            raise
     if upcast is not None:
         logits, target, weight, pos_weight = _cast(upcast, logits, target, weight, pos_weight)
     if reduction in _REDUCTIONS and target.shape == logits.shape:
         return _bce(logits, target, weight, pos_weight, _REDUCTIONS[reduction])
+    check_reduction(reduction)
     return F.binary_cross_entropy_with_logits(  # says what is wrong
         logits, target, weight, reduction=reduction, pos_weight=pos_weight
     )
+
+
+def check_target(target: Tensor | float) -> None:
+    """Raise a UserError for what is neither a tensor nor a number."""
+    if not isinstance(target, (Tensor, Real)):
+        raise UserError("target", repr(target), "a tensor of the logits' shape, or a number")
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise a UserError for an unknown reduction."""
+    if reduction not in _REDUCTIONS:
+        hint = nearest(str(reduction), _REDUCTIONS)
+        raise UserError("reduction", repr(reduction), "one of " + ", ".join(_REDUCTIONS), hint)
 
 
 def _cast(dtype: torch.dtype, *tensors: Tensor | None) -> tuple:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers.ops_cases import plain_bce, plain_dense
 from torch.autograd import grad, gradcheck, gradgradcheck
+from torch.autograd.functional import hessian, jacobian
 
 from fastgan.errors import UserError
-from fastgan.ops import bce_op, dense_op, linear_leaky_relu
+from fastgan.ops import bce_op, bce_with_logits, dense_op, linear_leaky_relu
 from fastgan.ops.backends import pytorch
 
 
@@ -88,6 +89,37 @@ def test_a_gradient_penalty_is_plain_pytorchs():
         return grad((g.norm(2, dim=1) - 1).pow(2).mean(), (weight, last))
 
     torch.testing.assert_close(penalty(dense), penalty(plain_dense))
+
+
+@pytest.mark.parametrize("impl", ["cpu", "reference"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_batches_of_gradients(impl, bias, slope):
+    """Jacobians and Hessians by one backward pass, vectorized, as with PyTorch's own operators."""
+    x, weight, b = (draw(*shape).detach().float() for shape in ((4, 3), (5, 3), (5,)))
+    inputs = (x, weight, b) if bias else (x, weight)
+
+    def dense_of(op, *given):
+        return op(*given, *(() if bias else (None,)), slope)
+
+    def loss_of(dense, bce, *given):
+        logits = dense_of(dense, *given)
+        return bce(logits, 0.3, None, None, "mean") + bce(logits, 1.0, None, None, "none").pow(2).sum()
+
+    ops = partial(linear_leaky_relu, impl=impl), partial(bce_with_logits, impl=impl)
+    plain = plain_dense, plain_bce
+    for of, derivative in ((dense_of, jacobian), (loss_of, jacobian), (loss_of, hessian)):
+        got, wanted = (
+            derivative(partial(of, *(some[:1] if of is dense_of else some)), inputs, vectorize=True)
+            for some in (ops, plain)
+        )
+        torch.testing.assert_close(got, wanted)
+    leaf = x.clone().requires_grad_()
+    got, wanted = (
+        grad(dense_of(some[0], leaf, *inputs[1:]), leaf, torch.ones(2, 4, 5), is_grads_batched=True)
+        for some in (ops, plain)
+    )
+    torch.testing.assert_close(got, wanted)
 
 
 TARGETS = {"tensor": draw(3, 4, needs=False).sigmoid(), "number": 0.9}

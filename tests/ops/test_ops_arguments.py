@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from helpers.ops_cases import plain_bce, plain_dense
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_with_logits, linear_leaky_relu
@@ -13,10 +16,21 @@ from fastgan.ops import bce_with_logits, linear_leaky_relu
 X, W, B = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
 
 
-@pytest.mark.parametrize("slope", [-0.1, math.nan, math.inf])
-def test_slopes_below_zero_are_refused(slope):
+NAMED = pytest.mark.parametrize("impl", ["auto", "reference", "cpu"])
+
+
+@pytest.mark.parametrize("slope", [-0.1, math.nan, math.inf, "0.2", None, 1j, torch.ones(2)], ids=str)
+def test_slopes_that_are_no_numbers_from_zero_on_are_refused(slope):
     with pytest.raises(UserError, match=r"^negative_slope: got .* wanted a number >= 0"):
         linear_leaky_relu(X, W, B, slope)
+
+
+@NAMED
+@pytest.mark.parametrize("slope", [1, np.float32(0.25), np.float64(0.25), torch.tensor(0.25)], ids=repr)
+def test_any_number_is_a_slope(slope, impl):
+    torch.testing.assert_close(
+        linear_leaky_relu(X, W, B, slope, impl=impl), plain_dense(X, W, B, float(slope))
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,3 +40,82 @@ def test_slopes_below_zero_are_refused(slope):
 def test_unknown_implementations_are_refused(call):
     with pytest.raises(UserError, match=r"^impl: got 'refrence'; wanted .* Did you mean 'reference'\?"):
         call("refrence")
+
+
+@NAMED
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("x", partial(linear_leaky_relu, X.tolist(), W, B)),
+        ("bias", partial(linear_leaky_relu, X, W, B.tolist())),
+        ("logits", partial(bce_with_logits, X.tolist(), 1.0)),
+    ],
+    ids=["x", "bias", "logits"],
+)
+def test_what_is_no_tensor_is_refused(name, call, impl):
+    with pytest.raises(
+        UserError, match=rf"^{name}: got a list; wanted a tensor\. Use torch.as_tensor\({name}\)"
+    ):
+        call(impl=impl)
+
+
+@NAMED
+@pytest.mark.parametrize("target", [None, "1", [1.0]], ids=repr)
+def test_targets_that_are_no_numbers_are_refused(target, impl):
+    with pytest.raises(
+        UserError, match=r"^target: got .*; wanted a tensor of the logits' shape, or a number"
+    ):
+        bce_with_logits(X, target, impl=impl)
+
+
+@NAMED
+def test_unknown_reductions_are_refused(impl):
+    with pytest.raises(UserError, match=r"^reduction: got 'men'; wanted one of .* Did you mean 'mean'\?"):
+        bce_with_logits(X, 1.0, reduction="men", impl=impl)
+
+
+@pytest.mark.parametrize(("impl", "wanted"), [("cpu", "the CPU"), ("triton", "a CUDA device")])
+def test_tensors_without_memory_are_refused_by_name(impl, wanted):
+    for call in (
+        partial(linear_leaky_relu, X.to("meta"), W.to("meta")),
+        partial(bce_with_logits, X.to("meta"), 1.0),
+    ):
+        with pytest.raises(
+            UserError, match=rf"^impl: got '{impl}' with tensors on meta; wanted tensors on {wanted}"
+        ):
+            call(impl=impl)
+
+
+def check_lazy(impl: str) -> None:
+    """Fail unless tensors whose memory has other values than they are read at their values."""
+
+    def negative(*shape):  # of a lazy minus
+        return torch.randn(*shape, dtype=torch.complex64).conj().imag
+
+    def zeros(*shape):
+        return torch._efficientzerotensor(shape)
+
+    for lazy in (negative, zeros):
+        x, weight, bias, dy = lazy(3, 4), lazy(5, 4), lazy(5), lazy(3, 5)
+        for tensors in ((x, W, B, torch.ones(3, 5)), (X, weight, bias, torch.ones(3, 5)), (X, W, B, dy)):
+            leaves = [t.detach().requires_grad_() for t in tensors[:3]]
+            got, wanted = linear_leaky_relu(*leaves, 0.2, impl=impl), plain_dense(*leaves, 0.2)
+            torch.testing.assert_close(got, wanted)
+            gradients = (torch.autograd.grad(y, leaves, tensors[3]) for y in (got, wanted))
+            torch.testing.assert_close(*gradients)
+        for logits, target, weight in ((x, 1.0, None), (X, x, None), (X, 1.0, x)):
+            logits = logits.detach().requires_grad_()
+            got = bce_with_logits(logits, target, weight, reduction="none", impl=impl)
+            wanted = plain_bce(logits, target, weight, None, "none")
+            torch.testing.assert_close(got, wanted)
+            gradients = (torch.autograd.grad(loss, logits, dy[:, :4]) for loss in (got, wanted))
+            torch.testing.assert_close(*gradients)
+
+
+def test_lazy_tensors():
+    check_lazy("cpu")
+
+
+@pytest.mark.interpreted
+def test_lazy_tensors_in_triton():
+    check_lazy("triton")
