@@ -1,7 +1,8 @@
 """Whole steps of the CUDA engine from the code that was compiled for sm_80, in the PTX simulator.
 
 Here runs what the compiler made of the kernels: layouts, swizzles, pipelines, tensor cores. Products in
-tf32x3 are as exact as float32, so the parity contract holds as for any engine.
+tf32x3 and ieee are as exact as float32, so the parity contract holds as for any engine; tf32, the default,
+and bf16 are other code with other tiles, and are held to roundings of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from unittest import mock
 
 import pytest
+from fastgan.kernels.triton import tiles
 from helpers.cases import BCE, later, make_data, setting
 from helpers.ptx.launch import simulated
 from helpers.ptx.memory import SimulationError
@@ -28,16 +30,26 @@ CASES = {
 LAUNCHES = {"layered": dict(zip(CASES, (19, 15, 10), strict=True)), "row-fused": dict.fromkeys(CASES, 4)}
 
 
-def simulate(case, change=lambda ptx: ptx, design="layered"):
+# The largest relative error of an operand: rounded to bf16, cut off to tf32.
+ROUNDINGS = {"tf32": 2.0**-10, "bf16": 2.0**-9}
+
+
+def simulate(case, change=lambda ptx: ptx, design="layered", precision="tf32x3"):
     """Take a step; return what breaks the contract, and the machines that ran."""
-    options = dict(fused=True, device="cuda", precision="tf32x3", design=design)
+    config, found, machines = traced(case, design, precision, change)
+    return [row for row in parity.judge(config, found, (1,)) if not row.ok], machines
+
+
+def traced(case, design, precision, change=lambda ptx: ptx):
+    """Take a step by the reference and in the simulator."""
+    options = dict(fused=True, device="cuda", precision=precision, design=design)
     config, data = setting(make_data, case | options)
     three_steps = 3 * config.d_steps * config.batch * data.rows.shape[1]  # in a ring of six
     with mock.patch.object(cuda_data, "_WINDOW_BYTES", three_steps), simulated(change) as machines:
         found = parity.traces(
             config, data, lambda c, d: CudaEngine(c, d, "cpu"), [later(config, data, 8)], (1,)
         )
-    return [row for row in parity.judge(config, found, (1,)) if not row.ok], machines
+    return config, found, machines
 
 
 @pytest.mark.parametrize("design", LAUNCHES)
@@ -48,6 +60,38 @@ def test_parity(name, design):
     assert len(machines) == LAUNCHES[design][name]
     assert all(any(i.opcode[0] == "mma" for i in m.kernel.instructions) for m in machines if m.kernel.name
                not in ("step_head_kernel",))  # fmt: skip
+
+
+@pytest.mark.parametrize("design", LAUNCHES)
+def test_parity_without_tensor_cores(design):
+    wrong, machines = simulate(CASES["conditional article"], design=design, precision="ieee")
+    assert wrong == [] and len(machines) == LAUNCHES[design]["conditional article"]
+
+
+@pytest.mark.parametrize("design", LAUNCHES)
+@pytest.mark.parametrize("precision", ROUNDINGS)
+def test_gradients_of_rounded_products(precision, design):
+    """Gradients are what a step has added to the first moments."""
+    config, (found,), machines = traced(CASES["conditional article"], design, precision)
+    assert any(i.opcode[0] == "mma" for m in machines for i in m.kernel.instructions)
+    before = later(*setting(make_data, CASES["conditional article"]), 8).tensors
+    truth, pytorch, engine = (t.states[0].tensors for t in (found.truth, found.pytorch, found.engine))
+    for name in (name for name in truth if name.startswith("exp_avg.")):
+        gradient = (truth[name] - config.beta1 * before[name].double()).norm()
+        errors = [float((t[name].double() - truth[name]).norm() / gradient) for t in (pytorch, engine)]
+        assert errors[1] < 4 * ROUNDINGS[precision], name  # a chain of products
+        assert errors[1] > 100 * errors[0] or "bias" in name, name  # operands are rounded
+    losses = [t.metrics[0, :2].astype(float) for t in (found.truth, found.engine)]
+    assert abs(losses[0] - losses[1]).max() < ROUNDINGS[precision]
+
+
+def test_parity_of_large_tiles():
+    """The layered design takes them for batches and layers that would be too many programs of small ones."""
+    with mock.patch.object(tiles, "ENOUGH_PROGRAMS", 1):
+        wrong, machines = simulate(CASES["default, with penalties"])
+    assert wrong == [] and len(machines) == 19
+    threads = 32 * tiles.TILES["tf32x3"][1].warps
+    assert sum(m.kernel.threads == threads for m in machines) > 10, [m.kernel.threads for m in machines]
 
 
 def test_a_step_without_barriers_is_found_out():
