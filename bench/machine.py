@@ -16,12 +16,13 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
 LOWERED = "-isa-"  # in the name of a folder: with another instruction set than this kind of machine's best
+_UNKNOWN = "unknown"  # what a command that is not there would have said
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # mallopt's names for them
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:
     """Return what a result depends on besides the code: processor, versions, commit, load."""
-    changed = _git("status", "--porcelain", "--", "fastgan", "kernels", "bench")
+    changed = _git("status", "--porcelain", "--", "fastgan", "kernels", "bench") not in ("", _UNKNOWN)
     return {
         "kind": slug(device),
         "cpu": cpu_model(),
@@ -196,5 +197,5 @@ def _output(command: list[str], folder: Path | None) -> str:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+        return _UNKNOWN
+    return done.stdout.strip() if done.returncode == 0 else _UNKNOWN

@@ -362,3 +362,8 @@ def test_generated_rows_are_proven_before_they_are_timed(monkeypatch):
 def test_summary_is_plain_data():
     assert results.summary(None) is None
     assert results.summary(Summary(1.0, 0.95, 1.05, 5))["noisy"] == ""
+
+
+def test_outside_of_git_the_commit_is_unknown_and_no_more(monkeypatch):
+    monkeypatch.setattr(machine, "_ROOT", machine.Path("/"))
+    assert machine.facts()["commit"] == "unknown"
