@@ -136,7 +136,7 @@ class Traffic:
             if client.streams >= self.limits.streams or total >= self.limits.total:
                 mine = client.streams >= self.limits.streams
                 most = self.limits.streams if mine else self.limits.total
-                raise Busy(f"{most} streams {'of this client' if mine else ''} are open; read or close one")
+                raise Busy(f"{most} streams{' of this client' if mine else ''} are open; read or close one")
             client.streams += 1
 
     def leave(self, name: str) -> None:

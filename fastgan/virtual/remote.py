@@ -194,9 +194,12 @@ class _Errors:
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if not isinstance(error, (flight.FlightError, pa.ArrowException)):
             return
-        text = str(error).partition(" Detail:")[0].partition(". gRPC client debug context")[0].rstrip(". ")
-        wanted, hint = "an answer", ""
-        if isinstance(error, (flight.FlightUnavailableError, flight.FlightTimedOutError)):
+        text, is_its_own, _ = str(error).partition(" Detail:")  # what a server says comes with its kind
+        text = text.partition(". gRPC client debug context")[0].rstrip(". ")
+        wanted, hint = "a request that the server takes" if is_its_own else "an answer", ""
+        if isinstance(error, flight.FlightUnavailableError) and is_its_own:
+            wanted, hint = "a server that has room", "Try again later."
+        elif isinstance(error, (flight.FlightUnavailableError, flight.FlightTimedOutError)):
             wanted, hint = "a server that answers", "Is it up, and does grpc:// or grpc+tls:// match it?"
         elif isinstance(error, flight.FlightUnauthenticatedError):
             wanted = "the token of a client that the server knows"

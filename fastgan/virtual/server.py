@@ -2,7 +2,9 @@
 
 A stream has two batches of some 2 MB in hand, one on its way and the next. gRPC asks for another when the
 client has room for it, so a slow reader holds back its own stream and nothing else: with gRPC's own buffers,
-a stream that nobody reads takes 6 to 12 MB, at most 20, and ``Limits`` bound how many there are.
+a stream that nobody reads takes 6 to 12 MB, at most 20, and ``Limits`` bound how many there are. All streams
+of a file share what computes rows, each with a copy of the weights: one for each processor, or up to 4 if
+clients choose different columns.
 """
 
 from __future__ import annotations
@@ -172,7 +174,7 @@ class Server(flight.FlightServerBase):
     def _table(self, request: Request) -> VirtualTable:
         served = self._served(request)
         if request.first > served.rows:
-            raise UserError("first", f"{request.first}", f"0 to {served.rows - 1}")
+            raise UserError("first", f"{request.first}", f"0 to {served.rows}")
         rows = served.rows - request.first if request.rows is None else request.rows
         if request.first + rows > served.rows:
             got = f"rows {request.first} to {request.first + rows - 1}"

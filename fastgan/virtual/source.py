@@ -62,7 +62,7 @@ def chosen(columns: Iterable[str], known: Collection[str], fewest: int = 1) -> l
         if not isinstance(name, str) or name not in known:
             some = ", ".join(list(known)[:19]) + (", ..." if len(known) > 19 else "")
             raise UserError("columns", repr(name), f"one of {some}", nearest(str(name), known))
-    return names
+    return [str(name) for name in names]  # NumPy's strings, too
 
 
 def class_of(generator: TrainedGenerator, name: str, argument: str) -> int:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -112,6 +113,7 @@ def test_nothing_can_be_written(client):
         ({"table": "images", "rows": 2**40 + 1}, "rows"),
         ({"table": "images", "first": 2**63}, "first"),
         ({"table": "images", "first": None}, "first"),
+        ({"table": "images", "first": 2**40 + 1}, "first: got 1099511627777; wanted 0 to 1099511627776"),
         ({"table": "images", "seed": "1"}, "seed"),
         ({"table": "images", "where": {"label": "8"}}, "where"),
         ({"table": "numbers", "where": {"label": "8"}}, "without labels"),
@@ -152,6 +154,19 @@ def test_a_table_of_a_server_is_a_table(server, tables):
     assert some.lazy().head(3).collect().shape == (3, 2)
 
 
+def test_numbers_and_names_of_numpy(server, tables):
+    some = connect(
+        server.uri,
+        table="images",
+        rows=np.int64(20),
+        seed=np.int64(4),
+        where={"label": np.int64(7)},
+        columns=np.array(["label", "row"]),
+    )
+    same = VirtualTable(tables["images"].generator, 20, 4, {"label": 7}, ["label", "row"])
+    assert some.to_table().equals(same.to_table())
+
+
 def test_queries_ask_for_what_they_read(server, tables):
     numbers = connect(server.uri, table="numbers", rows=30_000)
     before = len(server.lines())
@@ -177,6 +192,8 @@ def test_what_connect_refuses(server, tmp_path):
         (("grpc://example.com:1", TOKEN), "tls"),
         ((server.uri, TOKEN + "\n"), "token: .* printable ASCII"),
         (("grpc+tls://localhost:1",), "tls_roots"),
+        ((Path("x"),), r"uri: got PosixPath\('x'\); wanted grpc"),
+        ((server.uri + "/images",), "nothing behind the port"),
     ):
         options = {"tls_roots": tmp_path / "none"} if words == "tls_roots" else {}
         with pytest.raises(UserError, match=words):
@@ -186,10 +203,14 @@ def test_what_connect_refuses(server, tmp_path):
         ({"table": "images", "where": {"label": 8}}, "where"),
         ({"table": "images", "columns": ["x"]}, "columns"),
         ({"table": "images", "rows": -1}, "rows"),
+        ({"table": "images", "where": "label"}, "where: got 'label'; wanted a condition"),
+        ({"table": "images", "where": 5}, "where: got 5; wanted a condition"),
+        ({"table": "images", "seed": -1}, "seed"),
     ):
         with pytest.raises(UserError, match=words) as error:
             connect(server.uri, **options)
         assert "\n" not in str(error.value) and "Detail" not in str(error.value)
+        assert "Is it up" not in str(error.value)
     with pytest.raises(UserError, match="Is it up"):
         connect("grpc://127.0.0.1:9", table="x")
 
