@@ -8,8 +8,8 @@ from torch.compiler import is_dynamo_compiling
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_op
-from fastgan.ops.choice import RULES, Choice, check_impl, check_named, check_tensors, why_not_native
-from fastgan.ops.library import autocasts, cast
+from fastgan.ops.choice import RECORDED, RULES, Choice, check_impl, check_named, check_tensors, why_not_native
+from fastgan.ops.library import autocasts, cast, is_recorded
 from fastgan.ops.reference import bce_with_logits_reference, check_target
 
 
@@ -97,6 +97,8 @@ def _choose(
     pos_weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Choice:
+    if is_recorded():
+        return RECORDED
     graph = logits.requires_grad and torch.is_grad_enabled()
     if logits.numel() < (_FEW_WITH_GRAPH if graph else _FEW) and logits.is_cpu:
         return _SMALL

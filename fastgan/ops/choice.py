@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastgan.errors import UserError, nearest
-from fastgan.ops.library import is_plain, is_recorded
+from fastgan.ops.library import is_plain
 
 IMPLS = ("auto", "reference", "cpu", "triton")
 
@@ -116,7 +116,7 @@ def check_device(impl: str, device: torch.device) -> None:
             )
 
 
-_RECORDED = Choice(
+RECORDED = Choice(
     "reference", "PyTorch's operators; torch.compile fuses them, and traces and exports run without fastgan"
 )
 _UNTIMED = Choice(
@@ -133,8 +133,6 @@ _DEVICE = Choice("reference", "PyTorch's operators; there is no fused kernel for
 
 def why_not_native(*tensors: Tensor | None) -> Choice | None:
     """Return what auto takes if native code cannot run on these tensors, or should not; None if it may."""
-    if is_recorded():
-        return _RECORDED
     for tensor in tensors:
         if tensor is None:
             continue

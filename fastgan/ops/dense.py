@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 from fastgan.errors import UserError
 from fastgan.ops import dense_op
 from fastgan.ops.choice import (
+    RECORDED,
     RULES,
     TIMED,
     Choice,
@@ -21,7 +22,7 @@ from fastgan.ops.choice import (
     processor,
     why_not_native,
 )
-from fastgan.ops.library import autocasts, cast, product_precision
+from fastgan.ops.library import autocasts, cast, is_recorded, product_precision
 from fastgan.ops.reference import SLOW_IN_PLACE, leaky_relu, linear_leaky_relu_reference
 
 
@@ -127,6 +128,8 @@ _NATIVE = Choice("cpu", "native code saves passes over the many outputs")
 
 
 def _choose(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope: float = 0.01) -> Choice:
+    if is_recorded():
+        return RECORDED
     inputs = weight.shape[-1]
     if x.numel() * weight.shape[0] < _MANY_OUTPUTS * inputs and x.is_cpu:
         return _SMALL
