@@ -28,6 +28,15 @@ def fuse(model: Model, inplace: bool = True, verbose: bool = False) -> Model:
     A fused pair is looked at again whenever it runs: with a hook, a parametrization or a slope below 0 it
     runs as two modules. ``torch.export``, ``torch.onnx`` and ``torch.jit`` see the model as it was.
 
+    What torch.fx cannot trace is left alone: one ``if`` on data, or on an argument whose default is not None,
+    costs its forward all fusions; Sequentials and modules that it calls keep theirs. A pair whose result goes
+    to such code, which may change it in place, is left alone too.
+
+    Two things differ from PyTorch. A fused pair's backward pass may need its result (where native code runs,
+    from 2**20 elements on), not its input as LeakyReLU's does: autograd raises if whoever called the model
+    has changed that in place. Write ``h = h * 0.5`` for ``h *= 0.5``, or call ``unfuse``. And a LeakyReLU of
+    slope 0 is ReLU: 0 at minus infinity, where PyTorch multiplies to NaN.
+
     Args:
         model: any module. The forward of a copy runs a few times with symbols in place of tensors; it should
             have no effects outside of the module.
@@ -45,9 +54,9 @@ def fuse(model: Model, inplace: bool = True, verbose: bool = False) -> Model:
         model = _copy(model)
     unfuse(model)
     analysis = analyse(model)
-    for name, sites in analysis.sites.items():
+    for name, fused in analysis.fused.items():
         module = model.get_submodule(name)
-        set_class(module, fused_class(type(module), sites))
+        set_class(module, fused_class(type(module), *fused))
     if verbose:
         print(_table(model, analysis.places))
     return model
@@ -76,6 +85,9 @@ def places(model: nn.Module) -> list[Place]:
 
 
 def _check(model: nn.Module) -> None:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        hint = f"Make one of the class first, as {model.__name__}(...)."
+        raise UserError("model", f"the class {model.__name__}", "an nn.Module", hint)
     if not isinstance(model, nn.Module):
         raise UserError("model", type(model).__name__, "an nn.Module")
 

@@ -18,7 +18,7 @@ from torch import nn
 from fastgan.fusion import sequential
 from fastgan.fusion.source import CannotRewrite, Site, rewrite
 
-_PLAIN, _SITES = "_fastgan_plain_class", "_fastgan_sites"
+_PLAIN, _SITES, _ALONE = "_fastgan_plain_class", "_fastgan_sites", sequential.ALONE
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -58,8 +58,10 @@ def set_class(module: nn.Module, cls: type[nn.Module]) -> None:
 
 
 @cache
-def fused_class(plain: type[nn.Module], sites: tuple[Site, ...] = ()) -> type[nn.Module]:
-    """Return the subclass whose pairs at ``sites`` run as one op; for a Sequential all its pairs.
+def fused_class(
+    plain: type[nn.Module], sites: tuple[Site, ...] = (), alone: tuple[int, ...] = ()
+) -> type[nn.Module]:
+    """Return the subclass whose pairs at ``sites`` run as one op; for a Sequential all but ``alone``.
 
     Sites that are not there, such as those of an older source, are passed over.
 
@@ -71,7 +73,7 @@ def fused_class(plain: type[nn.Module], sites: tuple[Site, ...] = ()) -> type[nn
     if any("__init_subclass__" in vars(c) for c in plain.__mro__ if c not in (object, Generic)):
         raise CannotRewrite("its class is told of subclasses")
     members: dict[str, Any] = {n: getattr(plain, n) for n in ("__module__", "__qualname__", "__doc__")}
-    members |= {_PLAIN: plain, "__reduce_ex__": _reduce_ex, _SITES: sites}
+    members |= {_PLAIN: plain, "__reduce_ex__": _reduce_ex, _SITES: sites, _ALONE: alone}
     if is_sequential(plain):
         members["forward"] = sequential.forward
     for name in {site.method for site in sites}:
@@ -90,12 +92,19 @@ def _reduce_ex(self: nn.Module, protocol: int) -> str | tuple:
     if not ours or reduced[0] not in (copyreg.__newobj__, copyreg.__newobj_ex__):
         return reduced  # the class has its own way
     create, (_, *arguments), *state = reduced
-    return (_create, (create, vars(fused)[_PLAIN], vars(fused)[_SITES], *arguments), *state)
+    made_of = (vars(fused)[name] for name in (_PLAIN, _SITES, _ALONE))
+    return (_create, (create, *made_of, *arguments), *state)
 
 
-def _create(create: Callable, plain: type[nn.Module], sites: tuple[Site, ...], *arguments: Any) -> nn.Module:
+def _create(
+    create: Callable,
+    plain: type[nn.Module],
+    sites: tuple[Site, ...],
+    alone: tuple[int, ...],
+    *arguments: Any,
+) -> nn.Module:
     try:
-        cls = fused_class(plain, tuple(Site(*site) for site in sites))
+        cls = fused_class(plain, tuple(Site(*site) for site in sites), alone)
     except CannotRewrite:
         cls = plain  # the same numbers, from a file whose source is not where it is loaded
     return create(cls, *arguments)

@@ -6,7 +6,6 @@ proof that rewriting changed nothing. The second trace tells which Linear each r
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from torch.jit import ScriptModule
 
 from fastgan.fusion.candidates import candidates
 from fastgan.fusion.classes import fused_class, is_sequential, plain_class, set_class
-from fastgan.fusion.dataflow import Fate, fate_of
+from fastgan.fusion.dataflow import Fate, Surroundings, fate_of
 from fastgan.fusion.source import CannotRewrite, Site
 from fastgan.fusion.trace import Failed, plain_copy, trace, variants
 
@@ -40,10 +39,17 @@ class Place:
 
 @dataclass
 class Analysis:
-    """All places of a model, and by module the sites at which it is to be fused."""
+    """All places of a model, and by module how it is to be fused: the arguments of ``fused_class``."""
 
     places: list[Place] = field(default_factory=list)
-    sites: dict[str, tuple[Site, ...]] = field(default_factory=dict)
+    fused: dict[str, Fused] = field(default_factory=dict)
+
+
+class Fused(NamedTuple):
+    """The sites at which a hand-written module is fused; where in a Sequential a Linear is left alone."""
+
+    sites: tuple[Site, ...] = ()
+    alone: tuple[int, ...] = ()
 
 
 def analyse(model: nn.Module) -> Analysis:
@@ -89,6 +95,7 @@ class _Study:
     def _trace(self, root: str, opaque: Collection[str]) -> None:
         errors, done = [], False
         inside = {name[len(root) + 1 if root else 0 :] for name in opaque}
+        inside |= {n for n, m in self.modules[root].named_modules() if isinstance(m, ScriptModule)}
         for variant in variants(self.modules[root]):
             try:
                 self._trace_variant(root, *variant, inside)
@@ -108,9 +115,10 @@ class _Study:
             raise Failed("", "two traces of it differ")
         self.reached |= {_join(root, name) for name in new.reached}
         modules = {name: self.modules[_join(root, name)] for name, _ in copy.named_modules()}
+        around = Surroundings(modules, opaque, self._unseen_caller(root))
         linears = [n for n in new.graph.nodes if isinstance(modules.get(n.target), nn.Linear)]
         for node, caller in zip(linears, new.callers, strict=True):
-            fate = fate_of(node, modules)
+            fate = fate_of(node, around)
             hit = new.hits.get(next(iter(node.users), None))
             hit = hit and _Hit(_join(root, hit[0]), hit[1])
             key = (_join(root, node.target), _join(root, caller), fate.what)
@@ -119,7 +127,7 @@ class _Study:
             if hit and not fate.reason:
                 self.fit.add(hit)
             if hit and fate.kept:
-                self.unfit |= self._all(hit)
+                self.unfit.add(hit)
 
     def analysis(self) -> Analysis:
         """Return what has been found."""
@@ -140,27 +148,31 @@ class _Study:
                 places.append(Place(name, f"{kind}, {call.fate.what}", self._reason(caller, call)))
             if not calls:
                 places.append(Place(name, kind, self._unseen(name)))
-        sites = defaultdict(set)
-        for hit in self.fit - self.unfit:
-            sites[hit.module].add(hit.site)
-        return Analysis(places, {n: _sites(self.modules[n], found) for n, found in sites.items()})
+        return Analysis(places, {hit.module: self._fused(hit.module) for hit in self.fit - self.unfit})
 
-    def _all(self, hit: _Hit) -> set[_Hit]:
-        """Return the hit, and with one pair of a Sequential all of its pairs: they are fused together."""
-        module = self.modules[hit.module]
-        return {_Hit(hit.module, i) for i in range(len(module))} if _is_sequential(module) else {hit}
+    def _fused(self, name: str) -> Fused:
+        if _is_sequential(self.modules[name]):
+            return Fused(alone=tuple(sorted(hit.site for hit in self.unfit if hit.module == name)))
+        sites = (Site(*hit.site) for hit in self.fit - self.unfit if hit.module == name)
+        return Fused(sites=tuple(sorted(sites)))
+
+    def _unseen_caller(self, name: str) -> str:
+        """Return the class of the module around this one that torch.fx cannot trace, or ""."""
+        classes = [type(self.modules[parent]).__name__ for parent in _parents(name) if parent in self.failed]
+        return classes[0] if classes else ""
 
     def _reason(self, caller: str, call: _Call) -> str:
         if call.fate.reason:
             return call.fate.reason
         if call.hit is None:
             return self.unwritten.get(caller, _ELSEWHERE)
-        spoilt = "the same code or Sequential has a result that is changed in place"
+        spoilt = "the same code has a result that is changed in place"
         return spoilt if call.hit in self.unfit else ""
 
     def _unseen(self, name: str) -> str:
-        parents = [name[:i] for i in range(len(name)) if i == 0 or name[i] == "."]
-        for parent in reversed(parents):
+        if not name:
+            return "it is the whole model"
+        for parent in _parents(name):
             if parent in self.failed:
                 return f"torch.fx cannot trace {parent or 'the model'}"
             if _is_whole(self.modules[parent]):
@@ -185,10 +197,6 @@ def _candidate_class(module: nn.Module) -> type[nn.Module]:
     return fused_class(plain_class(module), sites) if sites else plain_class(module)
 
 
-def _sites(module: nn.Module, found: set[Any]) -> tuple[Site, ...]:
-    return () if _is_sequential(module) else tuple(sorted(Site(*site) for site in found))
-
-
 def _is_sequential(module: nn.Module) -> bool:
     return is_sequential(plain_class(module))
 
@@ -203,6 +211,11 @@ def _is_whole(module: nn.Module) -> bool:
 
 def _has_forward(module: nn.Module) -> bool:
     return type(module).forward is not nn.Module.forward
+
+
+def _parents(name: str) -> list[str]:
+    """Return the names of the modules around one, innermost first."""
+    return [name[:i] for i in reversed(range(len(name))) if i == 0 or name[i] == "."]
 
 
 def _join(parent: str, child: str) -> str:

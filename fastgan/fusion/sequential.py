@@ -7,20 +7,23 @@ from torch import Tensor, nn
 
 from fastgan.fusion.call import ACTIVATIONS, call
 
+# The class's positions of Linears that run by themselves, if it has any.
+ALONE = "_fastgan_alone"
+
 
 def forward(self, input):
     """Return what ``nn.Sequential.forward`` returns."""
     if not torch.jit.is_scripting():  # torch.jit.script takes the rest, which is PyTorch's own
-        return _run(list(self._modules.values()), input)
+        return _run(list(self._modules.values()), input, getattr(type(self), ALONE, ()))
     for module in self:
         input = module(input)
     return input
 
 
-def _run(modules: list[nn.Module], input: Tensor) -> Tensor:
+def _run(modules: list[nn.Module], input: Tensor, alone: tuple[int, ...]) -> Tensor:
     i = 0
     while i < len(modules):
-        if _is_pair(modules, i):
+        if i not in alone and _is_pair(modules, i):
             input = call(i, modules[i + 1], modules[i], input)
             i += 2
         else:

@@ -318,6 +318,7 @@ def test_the_list(capsys):
         "  1    Linear, BatchNorm1d  neither LeakyReLU nor ReLU follows",
         "  4    Linear, the return   neither LeakyReLU nor ReLU follows",
     ]
+    assert reasons(nn.Linear(4, 4)) == ["it is the whole model"]
     fastgan.fuse(nn.Tanh(), verbose=True)
     assert capsys.readouterr().out == "Tanh: 0 fused, 0 left alone\n"
 
@@ -326,3 +327,5 @@ def test_the_list(capsys):
 def test_anything_but_a_module_is_refused(function):
     with pytest.raises(UserError, match=r"^model: got dict; wanted an nn.Module"):
         function({})
+    with pytest.raises(UserError, match=r"^model: got the class Linear; .*\. Make one of the class first"):
+        function(nn.Linear)

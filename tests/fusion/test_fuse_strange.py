@@ -40,9 +40,14 @@ def test_torchscript_is_left_alone(make, ran):
     assert [(p.name, p.what, p.reason) for p in places(alone)] == [("", "Sequential", reason)]
     assert torch.equal(fastgan.unfuse(fastgan.fuse(alone))(X), wanted) and not ran
 
-    around = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), make(), nn.ReLU())
+    around = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), make())
     plain = copy.deepcopy(around)
-    assert [(p.name, p.reason) for p in places(around)] == [("0", ""), ("2", reason)]
+    unseen = f"its result goes to {type(alone).__name__}, which torch.fx cannot trace and which may change it"
+    assert [(p.name, p.reason.split(" in place")[0]) for p in places(around)] == [
+        ("0", ""),
+        ("2", unseen),
+        ("4", reason),
+    ]
     assert torch.equal(fastgan.fuse(around)(X), plain(X)) and ran == [0.0]
 
 

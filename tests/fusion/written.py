@@ -195,13 +195,13 @@ class Many(Base):
 
 
 class Untraceable(Base):
-    """Its forward asks for numbers; its Sequential is fused all the same."""
+    """Its forward asks for numbers, and might change what its Sequential returns; the rest of it is fused."""
 
     slopes = (0.1,)
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(D, D), nn.LeakyReLU(0.1))
+        self.net = nn.Sequential(nn.Linear(D, D), nn.LeakyReLU(0.1), nn.Linear(D, D), nn.LeakyReLU(0.1))
 
     def forward(self, x):
         if x.sum() > 1e9:
@@ -210,9 +210,9 @@ class Untraceable(Base):
 
 
 class Around(Base):
-    """A traceable model around one that is not."""
+    """A traceable model around one that is not, and might change its input."""
 
-    slopes = (0.0, 0.1, 0.2)
+    slopes = (0.1, 0.2)
 
     def __init__(self) -> None:
         super().__init__()

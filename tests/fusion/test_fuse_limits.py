@@ -1,0 +1,53 @@
+"""Where a fused model could differ from PyTorch: in what changes out of its sight, and as documented."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from helpers.twins import assert_twins
+from torch import nn
+
+import fastgan
+from fastgan.fusion import call, places
+from fastgan.ops import linear_leaky_relu
+
+
+class Hidden(nn.Module):
+    """Changes its input, at a time that torch.fx cannot follow."""
+
+    def forward(self, x):
+        return x.mul_(0.5) if x.sum() > -1e9 else x
+
+
+def test_what_may_be_changed_out_of_sight(ran):
+    """Enough outputs, so that auto takes the native code, where there is any; one pair is fused still."""
+    wide = nn.Linear(4, 1 << 11)
+    plain = nn.Sequential(wide, nn.LeakyReLU(0.2), nn.Flatten(), Hidden(), nn.Linear(1 << 11, 4), nn.ReLU())
+    model = fastgan.fuse(plain, inplace=False)
+    copies = (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model)))
+    for m in copies:
+        assert_twins(m, plain, torch.randn(1 << 9, 4))
+    assert ran == [0.0] * 2 * len(copies)
+    assert places(plain)[0].reason.startswith("its result goes to Hidden, which torch.fx cannot trace")
+
+
+def test_a_leaky_relu_of_slope_0_is_relu():
+    """As fuse's documentation says; PyTorch's own is NaN there."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.LeakyReLU(0.0))
+    nn.init.ones_(model[0].weight)
+    x = torch.tensor([[-torch.inf]])
+    assert model(x).isnan().all() and fastgan.fuse(model)(x).item() == 0
+
+
+def test_what_fuse_documents_of_changes_outside_the_model(monkeypatch):
+    """The result may not be changed in place where the backward pass needs it, and may after unfuse."""
+    monkeypatch.setattr(call, "linear_leaky_relu", partial(linear_leaky_relu, impl="cpu"))
+    model, x = fastgan.fuse(nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2))), torch.randn(3, 4)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        model(x).mul_(0.5).sum().backward()
+    (model(x) * 0.5).sum().backward()
+    fastgan.unfuse(model)(x).mul_(0.5).sum().backward()
