@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Number
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastgan.errors import UserError
@@ -23,6 +24,10 @@ from fastgan.fusion import sequential
 from fastgan.ops import bce_with_logits, linear_leaky_relu
 from fastgan.ops.choice import check_impl
 from fastgan.ops.dense import check_slope
+
+# One node each, where torch.fx traces these layers.
+torch.fx.wrap("linear_leaky_relu")
+torch.fx.wrap("bce_with_logits")
 
 
 class LinearLeakyReLU(nn.Linear):
@@ -34,7 +39,7 @@ class LinearLeakyReLU(nn.Linear):
         impl: as of :func:`fastgan.ops.linear_leaky_relu`.
 
     Raises:
-        UserError: a slope below 0, or an unknown ``impl``.
+        UserError: a slope below 0, an unknown ``impl``, or a number as the bias.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class LinearLeakyReLU(nn.Linear):
         negative_slope: float = 0.01,
         impl: str = "auto",
     ) -> None:
+        _check_bias(bias)
         check_slope(negative_slope)
         check_impl(impl)
         super().__init__(in_features, out_features, bias, device, dtype)
@@ -55,7 +61,10 @@ class LinearLeakyReLU(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the activations, ``[..., out_features]``."""
-        return linear_leaky_relu(input, self.weight, self.bias, self.negative_slope, impl=self.impl)
+        if not torch.jit.is_scripting():  # torch.jit.script takes the rest: PyTorch's operators
+            return linear_leaky_relu(input, self.weight, self.bias, self.negative_slope, impl=self.impl)
+        y = F.linear(input, self.weight, self.bias)
+        return F.relu(y) if self.negative_slope == 0 else F.leaky_relu(y, float(self.negative_slope))
 
     def extra_repr(self) -> str:
         """Return the arguments as ``nn.Linear`` and ``nn.LeakyReLU`` print theirs."""
@@ -89,7 +98,15 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
 
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
         """Return the loss of logits of any shape: a scalar, or one per logit for ``reduction="none"``."""
-        return bce_with_logits(input, target, self.weight, self.pos_weight, self.reduction, impl=self.impl)
+        if not torch.jit.is_scripting():
+            return bce_with_logits(
+                input, target, self.weight, self.pos_weight, self.reduction, impl=self.impl
+            )
+        if not isinstance(target, Tensor):
+            target = torch.full_like(input, target)
+        return F.binary_cross_entropy_with_logits(
+            input, target, self.weight, pos_weight=self.pos_weight, reduction=self.reduction
+        )
 
 
 class MLP(nn.Sequential):
@@ -104,7 +121,7 @@ class MLP(nn.Sequential):
         negative_slope: a number >= 0, by default that of ``nn.LeakyReLU``; 0 is ReLU.
 
     Raises:
-        UserError: fewer than two widths, or a slope below 0.
+        UserError: fewer than two widths, a slope below 0, or a number as the bias.
     """
 
     def __init__(
@@ -119,6 +136,7 @@ class MLP(nn.Sequential):
         whole = isinstance(widths, Sequence) and all(isinstance(w, Integral) and w >= 0 for w in widths)
         if not whole or len(widths) < 2:
             raise UserError("widths", widths, "at least two whole numbers, such as (784, 512, 256, 1)")
+        _check_bias(bias)
         check_slope(negative_slope)
         modules: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
@@ -130,3 +148,8 @@ class MLP(nn.Sequential):
     def __getitem__(self, index: slice | int) -> nn.Module:
         """Return one child, or for a slice an ``nn.Sequential`` of some."""
         return nn.Sequential(*self)[index] if isinstance(index, slice) else super().__getitem__(index)
+
+
+def _check_bias(bias: bool) -> None:
+    if isinstance(bias, Number) and not isinstance(bias, bool):  # most likely meant as the slope
+        raise UserError("bias", repr(bias), "True or False", "The slope has a name: negative_slope=0.2.")

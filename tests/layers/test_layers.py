@@ -18,7 +18,7 @@ from fastgan import layers
 from fastgan.errors import UserError
 from fastgan.fusion import call
 from fastgan.layers import MLP, BCEWithLogitsLoss, LinearLeakyReLU
-from fastgan.ops import linear_leaky_relu
+from fastgan.ops import bce_with_logits, linear_leaky_relu
 
 
 def dense(inputs: int = 5, outputs: int = 3, slope: float = 0.2, **options) -> nn.Sequential:
@@ -229,6 +229,33 @@ def test_the_loss(reduction, weights):
     )
 
 
+TOOLS = {
+    "dense": (LinearLeakyReLU(5, 3, negative_slope=0.2), torch.randn(4, 5)),
+    "dense, no bias, a whole slope": (LinearLeakyReLU(5, 3, False, negative_slope=1), torch.randn(4, 5)),
+    "dense and ReLU": (LinearLeakyReLU(5, 3, negative_slope=0), torch.randn(4, 5)),
+    "loss": (BCEWithLogitsLoss(), torch.randn(4, 3), torch.rand(4, 3)),
+    "loss, one target": (BCEWithLogitsLoss(reduction="sum"), torch.randn(4, 3), 1.0),
+    "loss, weighted": (
+        BCEWithLogitsLoss(torch.rand(3), reduction="none", pos_weight=torch.rand(3)),
+        torch.randn(4, 3),
+        torch.rand(4, 3),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("name", TOOLS)
+def test_torch_jit_and_fx_take_them(name):
+    layer, *args = TOOLS[name]
+    scripted, traced = torch.jit.script(layer), torch.fx.symbolic_trace(layer)
+    torch.testing.assert_close(scripted(*args), layer(*args))
+    assert torch.equal(traced(*args), layer(*args))
+    ops = [n.target for n in traced.graph.nodes if n.op == "call_function"]
+    assert ops == [linear_leaky_relu if isinstance(layer, nn.Linear) else bce_with_logits]
+    rest = torch.fx.symbolic_trace(nn.Sequential(layer)) if len(args) == 1 else traced
+    assert torch.equal(rest(*args), layer(*args))
+
+
 def test_the_old_arguments_of_the_loss():
     with pytest.warns(UserWarning, match="size_average and reduce"):
         assert BCEWithLogitsLoss(None, False).reduction == "sum"
@@ -243,6 +270,8 @@ def test_the_old_arguments_of_the_loss():
         ),
         (lambda: MLP((5, 3), negative_slope=float("nan")), r"^negative_slope: got nan"),
         (lambda: LinearLeakyReLU(5, 3, negative_slope="0.1"), r"^negative_slope: got '0.1'; wanted a number"),
+        (lambda: LinearLeakyReLU(5, 3, 0.2), r"^bias: got 0.2; wanted True or False. .*negative_slope=0.2"),
+        (lambda: MLP((5, 3), 0.2), r"^bias: got 0.2; wanted True or False"),
         (lambda: MLP((5,)), r"^widths: got \(5,\); wanted at least two whole numbers"),
         (lambda: MLP((5, 2.5)), r"^widths: got \(5, 2.5\)"),
         (lambda: MLP((5, -3)), r"^widths: got \(5, -3\)"),
