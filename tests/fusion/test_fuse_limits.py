@@ -51,3 +51,23 @@ def test_what_fuse_documents_of_changes_outside_the_model(monkeypatch):
         model(x).mul_(0.5).sum().backward()
     (model(x) * 0.5).sum().backward()
     fastgan.unfuse(model)(x).mul_(0.5).sum().backward()
+
+
+class Modes(nn.Module):
+    """A forward that branches on an optional string."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+
+    def forward(self, x, mode="train"):
+        x = torch.relu(self.fc(x))
+        return self.net(x) if mode == "train" else x
+
+
+def test_an_if_on_an_argument_costs_its_forward_only(ran):
+    found = {place.name: place.reason for place in places(Modes())}
+    assert found["fc"] == "torch.fx cannot trace the model" and found["net.0"] == ""
+    fastgan.fuse(Modes())(torch.randn(3, 4))
+    assert ran == [0.0]
