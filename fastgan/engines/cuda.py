@@ -22,6 +22,7 @@ from fastgan.engines.cuda_replay import Pattern, Replays
 from fastgan.engines.protocol import METRICS
 from fastgan.errors import UserError
 from fastgan.kernels.triton import interpreted
+from fastgan.kernels.triton.launch import check_dtype
 from fastgan.kernels.triton.schedule import SCHEDULE
 from fastgan.models import ModelSpec
 from fastgan.state import State
@@ -55,6 +56,8 @@ class CudaEngine:
             )
         if config.precision == "tf32x3" and torch.version.hip:
             raise UserError("--precision", "tf32x3", "ieee, tf32 or bf16: ROCm's compiler has no tf32x3")
+        if config.precision == "bf16":
+            check_dtype(torch.bfloat16)
         self._build(config)
 
     @property

@@ -112,7 +112,7 @@ def check_device(impl: str, device: torch.device) -> None:
                 "impl",
                 f"'triton' with tensors on {device}",
                 "tensors on a CUDA device",
-                "To interpret the kernels on the CPU, slowly, start Python with TRITON_INTERPRET=1.",
+                "Start Python with TRITON_INTERPRET=1 to interpret the kernels on the CPU, not in bfloat16.",
             )
 
 

@@ -24,15 +24,31 @@ def _probe_kernel():
 INTERPRETED = not isinstance(_probe_kernel, JITFunction)
 """Whether Triton was first imported with TRITON_INTERPRET=1."""
 
+INTERPRETS_BFLOAT16 = False
+"""Whether the interpreter computes in bfloat16. Triton's own multiplies its bits as integers, in silence; who
+has mended that sets this (tests/helpers/interpreter_mends.py)."""
+
 
 def check_device(tensor: Tensor) -> None:
-    """Raise a UserError for a tensor that a compiled kernel cannot reach."""
+    """Raise a UserError for a tensor that a kernel cannot reach, or not compute with."""
     if tensor.device.type != "cuda" and not INTERPRETED:
         raise UserError(
             "the Triton kernels",
             f"tensors on {tensor.device}",
             "tensors on a CUDA or ROCm device",
             "To interpret the kernels on a CPU, start Python with TRITON_INTERPRET=1.",
+        )
+    check_dtype(tensor.dtype)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raise a UserError for a dtype of operands that comes out wrong where kernels are interpreted."""
+    if INTERPRETED and dtype == torch.bfloat16 and not INTERPRETS_BFLOAT16:
+        raise UserError(
+            "the Triton kernels",
+            "bfloat16 under TRITON_INTERPRET=1",
+            "float32 or float16",
+            "Triton's interpreter takes bfloat16 for integers.",
         )
 
 

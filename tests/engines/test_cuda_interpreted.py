@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from importlib import import_module
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from helpers.compare import assert_identical
 
 from fastgan import noise, parity
 from fastgan.config import preset
+from fastgan.errors import UserError
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.slow]
 
@@ -46,6 +49,14 @@ def engine_for(config, data, precision="ieee", design="layered"):
 def small(case):
     data = {k: case[k] for k in ("rows", "features", "dtype") if k in case}
     return setting(make_data, {k: v for k, v in case.items() if k not in data}, **data)
+
+
+def test_bfloat16_is_refused_where_the_interpreter_gets_it_wrong():
+    config, data = small(WHOLE["width 1, batch 1"])
+    launch = import_module("fastgan.kernels.triton.launch")
+    refused = pytest.raises(UserError, match="got bfloat16 under TRITON_INTERPRET=1")
+    with mock.patch.object(launch, "INTERPRETS_BFLOAT16", False), refused:
+        engine_for(config, data, "bf16")
 
 
 @pytest.mark.parametrize("design", DESIGNS)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 import triton.language as tl
+from fastgan.kernels.triton import launch
 from triton.runtime import interpreter
 
 
@@ -83,3 +84,4 @@ np.seterr(all="ignore")
 interpreter._patch_lang_tensor = _patch_tensor
 interpreter.InterpreterBuilder.create_dot = _create_dot
 interpreter.InterpreterBuilder.cast_impl = _cast_impl
+launch.INTERPRETS_BFLOAT16 = True

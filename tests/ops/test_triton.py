@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
+from unittest import mock
 
 import pytest
 import torch
@@ -94,6 +96,18 @@ def test_tensors_on_the_cpu_are_refused():
             UserError, match=r"^impl: got 'triton' with tensors on cpu; .* TRITON_INTERPRET=1"
         ):
             call()
+
+
+@interpreted
+def test_what_the_interpreter_gets_wrong_is_refused():
+    """In bfloat16 it was wrong by 1e10. The tests' own interpreter is mended, and here not said to be."""
+    x, weight = torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(4, 3, dtype=torch.bfloat16)
+    assert dense(x, weight).eq(3).all()
+    with mock.patch.object(import_module("fastgan.kernels.triton.launch"), "INTERPRETS_BFLOAT16", False):
+        for call in (lambda: dense(x, weight), lambda: bce(x, 1.0)):
+            with pytest.raises(UserError, match=r"^the Triton kernels: got bfloat16 under TRITON_INT"):
+                call()
+        assert dense(x.half(), weight.half()).eq(3).all()
 
 
 def test_what_the_kernels_do_not_compute_in_is_refused():
