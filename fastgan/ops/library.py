@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -68,33 +68,36 @@ def eager(function: type[torch.autograd.Function], kernel: Callable[..., Any]) -
     this one takes 6, and 1 where nothing needs a gradient.
     """
 
-    def resolved(*args):
-        return kernel(*(_in_memory(arg) if isinstance(arg, Tensor) else arg for arg in args))
-
     class Eager(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *args):
-            output = resolved(*args)
+            output = kernel(*_in_memory(args))
             function.setup_context(ctx, args, output)
             return output
 
         backward = function.backward
 
     def run(*args):
-        if torch.is_grad_enabled():
-            for value in args:
-                if isinstance(value, Tensor) and value.requires_grad:
+        graph, lazy = torch.is_grad_enabled(), False
+        for value in args:
+            if isinstance(value, Tensor):
+                if graph and value.requires_grad:
                     return Eager.apply(*args)
-        return resolved(*args)
+                lazy = lazy or _is_lazy(value)
+        return kernel(*_in_memory(args) if lazy else args)
 
     return run
 
 
-def _in_memory(tensor: Tensor) -> Tensor:
-    """Return a tensor whose memory has its values, as the dispatcher does for every kernel."""
-    if tensor._is_zerotensor():  # has none
-        return tensor.clone()
-    return tensor.resolve_neg()  # the imaginary part of a conjugate has them with another sign
+def _is_lazy(tensor: Tensor) -> bool:
+    """Return whether the values are not those in memory: the imaginary part of a conjugate has another sign,
+    and a zero of automatic differentiation no memory. The dispatcher resolves that for its kernels."""
+    return tensor.is_neg() or tensor._is_zerotensor()
+
+
+def _in_memory(args: Sequence[Any]) -> list[Any]:
+    """Return arguments whose tensors' values are in memory."""
+    return [arg.clone() if isinstance(arg, Tensor) and _is_lazy(arg) else arg for arg in args]
 
 
 def vectorize(plain: Callable[..., Any], in_dims: tuple, *args: Any) -> tuple[Any, Any]:
