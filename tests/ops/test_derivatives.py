@@ -1,6 +1,7 @@
 """Derivatives of first, second and third order, through the ops themselves and through their backward ops.
 
-In float64, where the ops' kernels are PyTorch's operators: what is tested is how derivatives are made.
+In float64, where the ops' kernels are PyTorch's operators: what is tested is how derivatives are made. But
+batches of gradients are in float32, as the native kernels are that must not get them.
 """
 
 from __future__ import annotations

@@ -95,7 +95,8 @@ def test_what_is_asked_for_by_name_is_one_op_of_a_compiled_graph(name, dynamic):
     assert all(any(t.startswith("fastgan") for t in targets(graph)) for graph in graphs)
 
 
-def compiled_triton() -> None:
+@pytest.mark.interpreted
+def test_triton_compiled():
     for name, (op, plain) in OPS.items():
         torch._dynamo.reset()
         compiled = torch.compile(partial(op, impl="triton"), fullgraph=True, backend="aot_eager")
@@ -103,11 +104,6 @@ def compiled_triton() -> None:
             check(compiled, plain, X[:3])
         else:
             torch.testing.assert_close(compiled(X[:3]), plain(X[:3]), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.interpreted
-def test_triton_compiled():
-    compiled_triton()
 
 
 @EVERY
