@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ def slope_of(activation: Activation, args: tuple, options: dict) -> float | str:
         slope = 0.0
     else:
         return "neither LeakyReLU nor ReLU follows"
-    if type(slope) not in (float, int) or not 0.0 <= slope < math.inf:
+    if (type(slope) is not float and not isinstance(slope, Real)) or not 0.0 <= slope < math.inf:
         return "its activation's slope is not a number >= 0"
     return float(slope)
 

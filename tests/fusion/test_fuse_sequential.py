@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from helpers.twins import assert_twins
@@ -157,6 +158,7 @@ def changes():
 
     return {
         "a slope": (lambda m: setattr(m[1], "negative_slope", 0.5), [0.5]),
+        "a slope of NumPy": (lambda m: setattr(m[1], "negative_slope", np.float32(0.5)), [0.5]),
         "a slope below 0": (lambda m: setattr(m[1], "negative_slope", -0.5), []),
         "an activation": (lambda m: m.__setitem__(1, nn.Tanh()), []),
         "a Linear": (child, [0.2]),
