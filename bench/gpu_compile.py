@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,11 @@ class _NoGpu:
         return torch.device("cpu")
 
 
+def as_any_device_and_dtype() -> AbstractContextManager:
+    """Let launchers take tensors of any device and dtype inside the block, as if all were interpreted."""
+    return mock.patch.multiple(launch, INTERPRETED=True, INTERPRETS_BFLOAT16=True)
+
+
 @contextmanager
 def instead_of_launches(run: Callable[..., Any], target: GPUTarget) -> Iterator[None]:
     """Call ``run`` for every launch inside the block, with the kernel and as ``JITFunction.run`` is called.
@@ -113,9 +118,7 @@ def instead_of_launches(run: Callable[..., Any], target: GPUTarget) -> Iterator[
     """
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(JITFunction, "run", run))
-        stack.enter_context(
-            mock.patch.object(launch, "INTERPRETED", True)
-        )  # tensors of any device are welcome
+        stack.enter_context(as_any_device_and_dtype())
         stack.enter_context(mock.patch.object(driver, "_active", _NoGpu(target)))
         hip = "some" if target.backend == "hip" else None
         stack.enter_context(mock.patch.object(torch.version, "hip", hip))  # launchers ask for it

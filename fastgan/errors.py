@@ -21,6 +21,10 @@ class UserError(ValueError):
     def __init__(self, argument: str, got: object, wanted: str, hint: str = "") -> None:
         text = f"{argument}: got {got}; wanted {wanted}"
         super().__init__(f"{text}. {hint}" if hint else text)
+        self._said = argument, str(got), wanted, hint
+
+    def __reduce__(self) -> tuple:
+        return type(self), self._said  # from a worker process, too
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
