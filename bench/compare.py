@@ -76,11 +76,11 @@ def compare(stored: list[Line], fresh: list[Line]) -> list[Change]:
     return [change for change in changes if change is not None]
 
 
-def not_measured(stored: list[Line], fresh: list[Line]) -> list[Key]:
-    """Return the ratios that the newest of the stored runs has and the fresh one has not."""
+def not_measured(stored: list[Line], fresh: list[Line]) -> list[tuple[str, str, str]]:
+    """Return the ratios that the newest of the stored runs has and the fresh one has not, by any method."""
     newest = max((line["run"] for line in stored), default="")
-    before = {key for key, _ in _rows([line for line in stored if line["run"] == newest])}
-    return sorted(before - {key for key, _ in _rows(fresh)})
+    before = {key[:3] for key, _ in _rows([line for line in stored if line["run"] == newest])}
+    return sorted(before - {key[:3] for key, _ in _rows(fresh)})
 
 
 def _change(key: Key, row: Line, before: list[Line]) -> Change | None:
@@ -183,7 +183,7 @@ def _compare(argv: Sequence[str] | None) -> int:
         lost = not_measured(older, fresh)
         if lost and changes:
             print(f"not measured, but by the stored run before: {len(lost)} ratios")
-            print(*(f"  {': '.join(key[:3])}" for key in lost), sep="\n")
+            print(*(f"  {': '.join(key)}" for key in lost), sep="\n")
     print(f"{'':<13}{'stored lowest to highest, then now: median and 95% interval'}")
     for change in sorted(changes, key=lambda c: (WORDS.index(c.word), c.key)):
         print(change)
