@@ -170,7 +170,9 @@ def _compare(argv: Sequence[str] | None) -> int:
     device = machine.device()
     fresh = list(results.read(arguments.fresh)) if arguments.fresh else []
     folder = arguments.results / (_kind(fresh) if fresh else machine.slug(device))
-    stored = [line for line in results.read(folder) if results.on_all_cores(line)]
+    stored, fresh = (
+        [line for line in lines if results.on_all_cores(line)] for lines in (results.read(folder), fresh)
+    )
     if not stored:
         known = ", ".join(sorted({p.parent.name for p in arguments.results.glob("*/*.jsonl")})) or "none"
         print(f"no stored runs of this kind of machine, {folder.name}; there are: {known}")

@@ -198,8 +198,9 @@ def thread_scaling(lines: list[Line]) -> Figure | None:
                 continue
             colour = _paler(_STYLE.get(title, _LIMIT)[0], 0.5 * (1.0 - j / max(len(counts) - 1, 1)))
             at = places[i] + (j - (len(counts) - 1) / 2) * width
-            axes.bar(at, values[n], width * 0.92, color=colour)
             gain = gains.get((title, n), "")
+            noisy = dict(facecolor="none", hatch="///") if "noisy" in gain else dict(facecolor=colour)
+            axes.bar(at, values[n], width * 0.92, edgecolor=colour, **noisy)
             axes.text(at, values[n], f"{n} thread{'s' * (n > 1)}{gain}", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(places, [t.replace(", ", ",\n").replace(" + ", "\n+ ") for t in rates])
     axes.tick_params(axis="x", length=0)

@@ -113,3 +113,19 @@ def test_suites_without_a_gpu_form_are_skipped_with_their_reason(tmp_path):
     done = run(tmp_path, "bench/bench_serve.py", "bench/bench_noise.py", *arguments, path=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fastgan has no rows from a GPU" in done.stdout and "inside the step's kernels" in done.stdout
+
+
+def test_a_row_that_says_nothing_else_is_of_others_over_ours():
+    """Then more is better. Else the gate would take a slower fastgan for a faster one."""
+    suites = [importlib.import_module(f"bench.{path.stem}") for path in (ROOT / "bench").glob("bench_*.py")]
+    rows = [row for suite in suites for group in suite.groups(Options()) for row in group.rows]
+    peers = ("native.", "ops.Auto", "noise.Native", "files.Fastgan", "tables.Flight")
+    peers += ("virtual.Loader", "virtual.WholeBatches", "virtual.ShuffledBatches")
+
+    def is_ours(contender) -> bool:
+        return contender.peer.startswith(peers) or contender.title.startswith(("fastgan", "import fastgan"))
+
+    silent = [row for row in rows if row.low is None and row.high is None and not row.better]
+    reference = "fastgan.noise in NumPy"
+    wrong = [r for r in silent if not is_ours(r.bottom) or (is_ours(r.top) and r.top.title != reference)]
+    assert len(silent) > 100 and [row.name for row in wrong] == []
