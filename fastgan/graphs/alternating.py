@@ -177,8 +177,8 @@ class AlternatingSteps:
         Raises:
             UserError: a wrong number of batches; an optimizer with other parameters than before; a loss that
                 is no scalar or does not depend on the parameters; something that a graph cannot hold, with
-                the line of code; options of an optimizer that changed after the capture. State that was
-                loaded, or parameters that moved, are captured again.
+                the line of code; options of an optimizer that changed after the capture. After state was
+                loaded or parameters moved, calls are warm-up again, and then captured anew.
         """
         if len(batches) not in (1, self._n_critic):
             raise UserError("step", f"{len(batches)} batches", f"one, or n_critic = {self._n_critic}")

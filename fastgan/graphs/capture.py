@@ -87,11 +87,15 @@ class Captures:
         shape = self._shapes[key]
         for static, leaf in zip(shape.inputs, leaves, strict=True):
             static.copy_(leaf, non_blocking=True)
+        if shape.recording is not None and shape.addresses != self._addresses():
+            # As after load_state_dict(). State that is gone is made again, which a capture must not hold.
+            self._require_capturable()
+            shape.recording, shape.calls = None, 0
         if shape.calls < self._warmup:
             shape.calls += 1
             metrics, names = self._run_eagerly(shape, spec)
             return metrics.clone(), names
-        if shape.recording is None or shape.addresses != self._addresses():  # as after load_state_dict()
+        if shape.recording is None:
             self._capture(shape, spec)
         self._require_same_options(shape)
         shape.recording.graph.replay()
@@ -115,8 +119,6 @@ class Captures:
         return result
 
     def _capture(self, shape: _Shape, spec: TreeSpec) -> None:
-        shape.recording = None  # gives its memory back
-        self._require_capturable()
         for name, optimizer in self._named.items():
             optimizers.require_state_beside_parameters(optimizer, name)
         host = _host_randomness()

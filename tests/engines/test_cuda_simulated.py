@@ -81,6 +81,9 @@ def test_gradients_of_rounded_products(precision, design):
         errors = [float((t[name].double() - truth[name]).norm() / gradient) for t in (pytorch, engine)]
         assert errors[1] < 4 * ROUNDINGS[precision], name  # a chain of products
         assert errors[1] > 100 * errors[0] or "bias" in name, name  # operands are rounded
+    for name in (name for name in truth if not name.startswith("exp_avg.")):
+        error = float((engine[name].double() - truth[name]).norm() / (truth[name] - before[name]).norm())
+        assert error < 8 * ROUNDINGS[precision], name  # of the change: of squares, parameters, their averages
     losses = [t.metrics[0, :2].astype(float) for t in (found.truth, found.engine)]
     assert abs(losses[0] - losses[1]).max() < ROUNDINGS[precision]
 

@@ -121,17 +121,38 @@ def test_a_tensor_rate_that_is_replaced_is_refused(gan, stand_in, new):
         run(found, rows)
 
 
-def test_state_that_was_loaded_is_captured_again(gan, stand_in):
-    """A graph goes on in the old state's memory, where nobody looks any more."""
+def load_state(gan):
+    gan.d_optimizer.load_state_dict(copy.deepcopy(gan.d_optimizer.state_dict()))
+
+
+def forget_state(gan):
+    gan.g_optimizer.state.clear()
+
+
+def move_a_parameter(gan):
+    gan.g[0].weight.data = gan.g[0].weight.data.clone()
+
+
+@pytest.mark.parametrize("change", [load_state, forget_state, move_a_parameter])
+def test_after_memory_was_replaced_calls_are_warm_up_and_then_captured_again(gan, stand_in, change):
+    """A graph goes on in the old memory; and state that is made within a capture begins anew each time."""
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(4):
+        run(found, rows)
+    assert len(stand_in.graphs) == 1
+    change(gan)
+    for _ in range(2):
+        run(found, rows)
+    assert len(stand_in.graphs) == 1 and gan.g_optimizer.state
+    for _ in range(2):
+        run(found, rows)
+    assert len(stand_in.graphs) == 2
+
+
+def test_loaded_options_that_cannot_be_captured_are_refused(gan, stand_in):
     found, (rows,) = captures(gan, stand_in), batches(1)
     for _ in range(3):
         run(found, rows)
-    run(found, rows)
-    assert len(stand_in.graphs) == 1
-    gan.d_optimizer.load_state_dict(copy.deepcopy(gan.d_optimizer.state_dict()))
-    run(found, rows)
-    run(found, rows)
-    assert len(stand_in.graphs) == 2
     loaded = copy.deepcopy(gan.d_optimizer.state_dict())
     loaded["param_groups"][0]["capturable"] = False  # of a run without captures
     gan.d_optimizer.load_state_dict(loaded)
