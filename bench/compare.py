@@ -180,7 +180,7 @@ def _compare(argv: Sequence[str] | None) -> int:
         options = Options(True, **QUICK, threads=len(machine.cores()), device=device)
         changes = measured_now(stored, options)
     else:
-        older, fresh = (stored, fresh) if fresh else split(stored)
+        older, fresh = (stored, fresh) if arguments.fresh else split(stored)
         changes = compare(older, fresh)
         lost = not_measured(older, fresh)
         if lost and changes:

@@ -173,6 +173,9 @@ def test_the_newest_run_is_held_against_the_others(stored, tmp_path, capsys):
 
 def test_a_run_from_elsewhere(stored, tmp_path, capsys):
     kind = machine.facts()["kind"]
+    stored(line(1.4, 0.01, 3) | dict(facts=dict(kind=kind, cores=2, threads=1)), "one-thread")
+    assert command(tmp_path, "--fresh", str(tmp_path / "one-thread")) == 2
+    assert "nothing was held" in capsys.readouterr().out
     stored(line(1.4, 0.01, 3) | dict(facts=dict(kind=kind)), "elsewhere")
     assert command(tmp_path, "--fresh", str(tmp_path / "elsewhere")) == 1
     assert "not measured" not in capsys.readouterr().out
