@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import platform
 import re
@@ -14,10 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fastgan import malloc
+
 _ROOT = Path(__file__).resolve().parents[1]
 LOWERED = "-isa-"  # in the name of a folder: with another instruction set than this kind of machine's best
 _UNKNOWN = "unknown"  # what a command that is not there would have said
-_MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # mallopt's names for them
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:
@@ -132,10 +132,8 @@ def keep_memory() -> None:
     By default it hangs on what was freed before whether an output of a megabyte is new pages, each a fault:
     the same two operators on the same sizes, in two processes, were 2.6 times apart.
     """
-    with contextlib.suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, -1)
+    malloc.set_option(malloc.MMAP_MAX, 0)
+    malloc.set_option(malloc.TRIM_THRESHOLD, -1)
 
 
 class Others:

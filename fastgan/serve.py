@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -13,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastgan import malloc
 from fastgan.cli import Parser, run_command, whole_number
 
-_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _EPILOG = """a client, by any Arrow Flight library or here:
   import os, fastgan.virtual
   table = fastgan.virtual.connect("grpc://127.0.0.1:8815", os.environ.get("FASTGAN_TOKEN"))
@@ -132,8 +130,7 @@ def _share_memory() -> None:
     glibc gives threads a heap each, up to eight for each core, which keep what batches of past streams took:
     286 MB instead of 152 after 14 times 8 streams on two cores, and 2% to 5% less speed.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+    malloc.set_option(malloc.ARENA_MAX, 2)
 
 
 def _numbers(arguments: dict[str, Any]) -> Any:
