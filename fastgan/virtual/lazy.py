@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fastgan.virtual.source import need
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
     from fastgan.virtual.table import VirtualTable
 
@@ -30,8 +31,9 @@ def lazy_frame(table: VirtualTable) -> pl.LazyFrame:
         if predicate is None:
             batches: Iterable[pa.RecordBatch] = part.batches(wanted)
         else:
-            tested = predicate.meta.root_names() or wanted[:1]
-            batches = part.matching(wanted, tested, lambda batch: _passes(batch, predicate))
+            tested = list(dict.fromkeys(predicate.meta.root_names())) or wanted[:1]
+            passed = _as_pyarrow(predicate, table.schema)
+            batches = part.matching_within(passed, wanted, tested, lambda batch: _passes(batch, predicate))
         for batch in batches:
             yield pl.DataFrame(batch)
 
@@ -42,3 +44,29 @@ def _passes(batch: pa.RecordBatch, predicate: pl.Expr) -> np.ndarray:
     pl = need("polars")
     passes = pl.DataFrame(batch).with_columns(predicate.alias(batch.schema.names[0])).to_series(0)
     return passes.fill_null(False).to_numpy()
+
+
+def _as_pyarrow(predicate: pl.Expr, schema: pa.Schema) -> ds.Expression | None:
+    """Return a condition of pyarrow that every row passes which passes ``predicate``; None if there is none.
+
+    polars itself translates, for a dataset that it believes to read: of conditions joined by "and", those
+    that pyarrow has, too. It takes 0.3 ms.
+    """
+    asked = _Asked(schema)
+    need("polars").scan_pyarrow_dataset(asked).filter(predicate).collect(engine="in-memory")
+    return asked.filter
+
+
+class _Asked:
+    """An empty ``pyarrow.dataset.Dataset``, as far as polars reads one, that keeps what it was asked for."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema, self.filter = schema, None
+
+    def to_batches(self, *, filter: ds.Expression | None = None, **_: Any) -> Iterator[pa.RecordBatch]:
+        self.filter = filter
+        return iter(())
+
+    def to_table(self, *, filter: ds.Expression | None = None, **_: Any) -> pa.Table:  # older polars
+        self.filter = filter
+        return self.schema.empty_table()

@@ -53,6 +53,21 @@ class ComputedDataset(ds.FileSystemDataset):
         for batch in self.batches(list(dict.fromkeys([*columns, *tested]))):
             yield batch.select(columns).filter(pa.array(keep(batch.select(tested))))
 
+    def matching_within(
+        self, passed: ds.Expression | None, columns: Sequence[str], tested: Sequence[str], keep: Keep
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield what :meth:`matching` does, and pass over ranges of rows in which none can be wanted.
+
+        Args:
+            passed: a condition that every wanted row passes, as far as is known.
+            columns, tested, keep: as there.
+        """
+        first, ranges = self.numbers.start, [self.numbers]
+        if passed is not None and ROW in tested:
+            ranges = possible_ranges(passed, self.schema, self.numbers)
+        for part in ranges:
+            yield from self[part.start - first : part.stop - first].matching(columns, tested, keep)
+
     def scanner(
         self,
         columns: Sequence[str] | dict[str, ds.Expression] | None = None,
@@ -101,15 +116,12 @@ class Scan:
 
     def _kept(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield some columns of the rows that pass the filter."""
-        dataset, numbers = self.dataset, self.dataset.numbers
+        dataset = self.dataset
         if self.filter is None:
             yield from dataset.batches(columns)
             return
         tested = [name for name in dataset.schema.names if _is_in(name, [self.filter])] or columns[:1]
-        ranges = possible_ranges(self.filter, dataset.schema, numbers) if ROW in tested else [numbers]
-        for part in ranges:
-            rows = dataset[part.start - numbers.start : part.stop - numbers.start]
-            yield from rows.matching(columns, tested, self._passes)
+        yield from dataset.matching_within(self.filter, columns, tested, self._passes)
 
     def _passes(self, batch: pa.RecordBatch) -> np.ndarray:
         passes = _scan(pa.Table.from_batches([batch]), {"passes": self.filter})["passes"]

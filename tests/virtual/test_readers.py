@@ -187,6 +187,45 @@ def test_polars_pushes_down_columns_predicates_and_limits(labelled, features, re
     assert total == pytest.approx(VirtualTable(features, 50_000).to_table()["x3"].to_numpy().sum(), rel=1e-3)
 
 
+ROW = pl.col("row")
+
+
+@pytest.mark.parametrize(
+    ("predicate", "most"),
+    [
+        (ROW == 2**50 + 7, 256),
+        (pl.col("label").ne(7) & (ROW >= 2**50) & (ROW < 2**50 + 600), 1024),
+        (ROW.is_between(2**59, 2**59 + 9) & (ROW % 3 == 1), 256),
+        ((ROW == 5) | (ROW == 2**55), 512),
+        (~(ROW < 2**60 - 30), 256),
+        ((ROW == 5) & (pl.col("image").arr.sum() >= 0), 256),
+    ],
+    ids=str,
+)
+def test_polars_reads_the_rows_that_a_predicate_names_only(labelled, read, predicate, most):
+    table = VirtualTable(labelled, 2**60)
+    got = table.lazy().filter(predicate).collect()
+    assert sum(count for _, count in read) <= 2 * most  # once to test them, once to make them
+    index = np.concatenate([np.arange(n, n + 1024) for n in (0, 2**50, 2**55, 2**59, 2**60 - 1024)])
+    assert len(got) and got.equals(pl.DataFrame(table.take(index)).filter(predicate))
+
+
+def test_polars_finds_rows_of_slices_and_of_the_limit(labelled):
+    table = VirtualTable(labelled, 2**60)[2**40 : 2**50]
+    assert table.lazy().filter(ROW == 2**45).collect()["row"].to_list() == [2**45]
+    assert table.lazy().filter(ROW == 5).collect().is_empty()
+    assert table.lazy().head(100).filter(ROW >= 2**40 + 98).collect()["row"].to_list() == [
+        2**40 + 98,
+        2**40 + 99,
+    ]
+
+
+def test_polars_reads_all_rows_where_the_predicate_names_none(labelled):
+    frame = VirtualTable(labelled, 5000).lazy()
+    assert frame.filter(ROW % 1000 == 3).collect()["row"].to_list() == [3, 1003, 2003, 3003, 4003]
+    assert frame.filter((ROW == 5) | (pl.col("image").arr.sum() >= 0)).collect().height == 5000
+
+
 @pytest.mark.parametrize(
     "query",
     [
