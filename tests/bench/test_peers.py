@@ -227,6 +227,15 @@ def test_rows_in_bytes_are_within_half_a_step():
             parity.check_rows("bytes", wrong, wanted)
 
 
+@pytest.mark.parametrize(("threads", "some"), [(2, ["2 threads", "1 thread"]), (1, ["1 thread"])])
+@pytest.mark.parametrize("quick", [True, False])
+def test_rows_are_held_on_one_thread_too(threads, some, quick):
+    found = bench_generate.groups(Options(threads=threads, quick=quick))
+    titles = [g.title for g in found if any(row.low for row in g.rows)]
+    assert titles == [f"rows, hidden width 128, {t}" for t in some]
+    assert len({g.title for g in found}) == len(found) == (1 if quick else 5) + (threads > 1)
+
+
 def test_every_contender_that_generates_is_tested():
     found = {c.peer for g in bench_generate.groups(Options()) for c in g.contenders if c.generates}
     assert found == {getattr(p, "values", (p,))[0] for p in GENERATES}
