@@ -25,8 +25,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from fastgan.errors import UserError
 from fastgan.graphs import optimizers
 from fastgan.graphs.capture import Captures
-
-LossFunction = Callable[[Any], "Tensor | dict[str, Tensor]"]
+from fastgan.graphs.update import LossFunction, Update
 
 
 def capture_alternating(
@@ -58,8 +57,9 @@ def capture_alternating(
             the discriminator needs no ``requires_grad_(False)`` here. Hooks on parameters do not run, so
             ``DistributedDataParallel`` does not work with it.
         d_optimizer: the discriminator's. On CUDA it must count steps there: ``Adam(..., capturable=True)``;
-            for parameters on the CPU, where PyTorch refuses that, ``capturable`` is turned off. A learning
-            rate that changes must be a tensor on the device, which PyTorch's schedulers then fill.
+            for parameters on the CPU, where PyTorch refuses that, ``capturable`` is turned off, and what a
+            loaded state of another kind of run says of it is set right. A learning rate that changes must be
+            a tensor on the device, which PyTorch's schedulers then fill.
         g_optimizer: the generator's, likewise.
         n_critic: discriminator steps per generator step; ``step`` takes as many batches, or one for all.
         scaler: for float16 losses. Its scale is updated after each optimizer's step. On CUDA, optimizers need
@@ -129,22 +129,21 @@ class AlternatingSteps:
                 raise UserError(name, "LBFGS, which asks for losses by itself", "an optimizer that does not")
         if named["d_optimizer"] is named["g_optimizer"]:
             raise UserError("g_optimizer", "the same object as d_optimizer", "one for each network")
-        self._steps, self._optimizers, self._n_critic = steps, tuple(named.values()), n_critic
-        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
-        self._clip_norm, self._after = clip_norm, after
-        self._parameters = [optimizers.parameters_of(o, name) for name, o in named.items()]
+        self._optimizers, self._n_critic, self._after = tuple(named.values()), n_critic, after
         self._identities = [optimizers.identities(o) for o in named.values()]
-        d_device, self._device = (parameters[0].device for parameters in self._parameters)
+        d_device, self._device = (optimizers.device_of(o, name) for name, o in named.items())
         if d_device != self._device:
             raise UserError("d_optimizer", f"parameters on {d_device}", f"{self._device}, as g_optimizer's")
+        scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._d, self._g = (
+            Update(name, step, optimizer, scaler, clip_norm)
+            for name, step, optimizer in zip("dg", steps, self._optimizers, strict=True)
+        )
         self.captures, self.why = self._decide(capture)
         self._captures = None
         if self.captures:
-            scaled = self._scaler is not None
+            scaled = scaler is not None
             self._captures = Captures(self._iterate, self._device, named, scaled, tuple(generators), warmup)
-        elif self._device.type == "cpu":
-            for optimizer in self._optimizers:
-                optimizers.allow_cpu(optimizer)
 
     def _decide(self, capture: bool | None) -> tuple[bool, str]:
         if capture is False:
@@ -167,8 +166,9 @@ class AlternatingSteps:
 
         Args:
             batches: one per discriminator step, or one for all of them; the generator's step gets the last.
-                Each is a tensor, or tuples, lists and dicts of tensors, on any device. From pinned memory it
-                is copied without waiting: do not overwrite it before the step has run.
+                Each is a tensor, or tuples, lists and dicts of tensors, on any device; steps get views of it,
+                so no gradient flows into what made it. From pinned memory it is copied without waiting: do
+                not overwrite it before the step has run.
 
         Returns:
             ``d_loss`` (of the last discriminator step), ``g_loss``, and what else the loss functions report,
@@ -199,51 +199,27 @@ class AlternatingSteps:
         if self._captures:
             metrics, names = self._captures.run(leaves, spec)
         else:
+            if self._device.type == "cpu":
+                for optimizer in self._optimizers:  # each time, since loading its state turns it on again
+                    optimizers.allow_cpu(optimizer)
             metrics, names = self._iterate([leaf.to(self._device) for leaf in leaves], spec)
         return dict(zip(names, metrics.unbind(), strict=True))
 
     def _iterate(self, leaves: list[Tensor], spec: TreeSpec) -> tuple[Tensor, list[str]]:
         """Do everything that is captured: from batches on the device to their metrics, as one vector."""
-        batches = tree_unflatten(leaves, spec)
+
+        def batch(i: int) -> Any:
+            """Return new views, cut off from where the batch came from: steps may mark them, as R1 does."""
+            batches = tree_unflatten([leaf.detach() for leaf in leaves], spec)
+            return batches[i % len(batches)]
+
         for i in range(self._n_critic):
-            d_metrics = self._update(0, batches[i % len(batches)])
-        metrics = d_metrics | self._update(1, batches[-1])
+            d_metrics = self._d(batch(i))
+        metrics = d_metrics | self._g(batch(-1))
         if self._after is not None:
             with torch.no_grad():
                 self._after()
         return torch.stack(list(metrics.values())), list(metrics)
-
-    def _update(self, which: int, batch: Any) -> dict[str, Tensor]:
-        """Take a step of the discriminator (0) or the generator (1) and return what it reports."""
-        name, optimizer, parameters = "dg"[which], self._optimizers[which], self._parameters[which]
-        out = self._steps[which](batch)
-        metrics = dict(out) if isinstance(out, dict) else {"loss": out}
-        if "loss" not in metrics:
-            raise UserError(
-                f"{name}_step", f"a dict with {sorted(metrics)}", "one with 'loss' among its keys"
-            )
-        for key, value in metrics.items():
-            if key != "loss" and not (isinstance(value, Tensor) and value.numel() == 1):
-                raise UserError(f"{name}_step: {key}", _described(value), "a scalar tensor to report")
-        loss = metrics["loss"]
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            raise UserError(f"{name}_step", _described(loss), "a scalar loss that depends on the parameters")
-        scaled = loss.reshape(()) if self._scaler is None else self._scaler.scale(loss.reshape(()))
-        gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
-        if all(gradient is None for gradient in gradients):
-            wanted = f"one that depends on some parameter of {name}_optimizer"
-            raise UserError(f"{name}_step", "a loss that depends on none of its parameters", wanted)
-        _set_gradients(parameters, gradients)
-        if self._scaler is not None:
-            self._scaler.unscale_(optimizer)
-        if self._clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm)
-        if self._scaler is None:
-            optimizer.step()
-        else:
-            self._scaler.step(optimizer)
-            self._scaler.update()
-        return {f"{name}_{k}": v.detach().reshape(()).to(torch.float32) for k, v in metrics.items()}
 
 
 def _check_numbers(clip_norm: float | None, **whole: int) -> None:
@@ -252,25 +228,3 @@ def _check_numbers(clip_norm: float | None, **whole: int) -> None:
             raise UserError(name, repr(value), "a whole number from 1")
     if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
         raise UserError("clip_norm", repr(clip_norm), "a number above 0, or None")
-
-
-def _set_gradients(parameters: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """Set ``p.grad``, each with memory of its own, since clipping and unscaling write there.
-
-    Not ``backward()``: its nodes for parameters keep the stream of whoever used the parameter first, which a
-    capture on another stream must not touch.
-    """
-    seen = set()
-    for p, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            memory = gradient.untyped_storage()._cdata
-            if memory in seen or gradient.stride() != p.stride():
-                gradient = torch.empty_like(p).copy_(gradient)
-            seen.add(memory)
-        p.grad = gradient
-
-
-def _described(loss: object) -> str:
-    if not isinstance(loss, Tensor):
-        return type(loss).__name__
-    return f"a tensor of shape {tuple(loss.shape)}" + ("" if loss.requires_grad else " without a gradient")

@@ -85,12 +85,14 @@ class Captures:
         if key not in self._shapes:
             self._shapes[key] = _Shape([torch.empty_like(leaf, device=self._device) for leaf in leaves])
         shape = self._shapes[key]
-        for static, leaf in zip(shape.inputs, leaves, strict=True):
-            static.copy_(leaf, non_blocking=True)
+        with torch.no_grad():
+            for static, leaf in zip(shape.inputs, leaves, strict=True):
+                static.copy_(leaf, non_blocking=True)
         if shape.recording is not None and shape.addresses != self._addresses():
             # As after load_state_dict(). State that is gone is made again, which a capture must not hold.
-            self._require_capturable()
             shape.recording, shape.calls = None, 0
+        if shape.recording is None:
+            self._require_capturable()
         if shape.calls < self._warmup:
             shape.calls += 1
             metrics, names = self._run_eagerly(shape, spec)
@@ -139,6 +141,7 @@ class Captures:
 
     def _require_capturable(self) -> None:
         for name, optimizer in self._named.items():
+            optimizers.allow_capture(optimizer)
             optimizers.require_capturable(optimizer, name, self._scaled)
 
     def _addresses(self) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,19 +19,18 @@ def identities(optimizer: Optimizer) -> list[int]:
     return [id(p) for group in optimizer.param_groups for p in group["params"]]
 
 
-def parameters_of(optimizer: Optimizer, name: str) -> list[Tensor]:
-    """Return the parameters of an optimizer that take part in training.
+def device_of(optimizer: Optimizer, name: str) -> torch.device:
+    """Return where the parameters are that take part in training.
 
     Raises:
         UserError: it has none that can be trained, or not all of them on one device.
     """
-    found = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    devices = {str(p.device) for p in found}
-    if len(devices) != 1:
+    found = {str(p.device): p for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    if len(found) != 1:
         raise UserError(
-            name, f"parameters on {', '.join(sorted(devices)) or 'no device'}", "parameters on one device"
+            name, f"parameters on {', '.join(sorted(found)) or 'no device'}", "parameters on one device"
         )
-    return found
+    return next(iter(found.values())).device
 
 
 def require_capturable(optimizer: Optimizer, name: str, scaled: bool) -> None:
@@ -72,7 +72,7 @@ def require_capturable(optimizer: Optimizer, name: str, scaled: bool) -> None:
 
 
 def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
-    """Refuse state on another device, such as the steps on the CPU in a checkpoint of an uncaptured run.
+    """Refuse state on another device, such as steps that an optimizer of one's own counts on the CPU.
 
     Raises:
         UserError: naming the state.
@@ -84,7 +84,7 @@ def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
                     f"{name}: state '{key}'",
                     f"a tensor on {value.device}",
                     f"one on {p.device}, as the parameters",
-                    "Load the optimizer's state after constructing it with capturable=True.",
+                    "Make it on the parameters' device.",
                 )
 
 
@@ -118,3 +118,22 @@ def allow_cpu(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         if group.get("capturable"):
             group["capturable"] = False
+
+
+def allow_capture(optimizer: Optimizer) -> None:
+    """Undo what loading the state of a run without captures, or on the CPU, did to an optimizer.
+
+    Such a state says ``capturable=False`` and has steps and learning rates on the CPU. An optimizer that was
+    constructed for captures gets its own choice back, and those tensors on the device.
+    """
+    made = optimizer.defaults
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        for key, value in group.items():
+            if isinstance(value, Tensor) and isinstance(made.get(key), Tensor) and made[key].device == device:
+                group[key] = value.to(device)
+        if made.get("capturable"):
+            group["capturable"] = True
+            for state in (optimizer.state.get(p, {}) for p in group["params"]):
+                if isinstance(state.get("step"), Tensor):
+                    state["step"] = state["step"].to(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from helpers.compare import assert_identical
@@ -50,6 +52,23 @@ def test_batches_may_be_structures():
         gan.g_optimizer,
     )
     assert step.step({"rows": rows, "labels": (torch.zeros(6),)}).keys() == {"d_loss", "g_loss"}
+
+
+def test_steps_may_mark_the_batch():
+    """As R1 does; the caller's tensor stays as it was, and n_critic steps get one each."""
+    gan, (rows,) = Wgan(), batches(1)
+    gan.d_step = gan.r1_step
+    step = gan.captured(n_critic=3)
+    for _ in range(2):
+        step.step(rows)
+    assert not rows.requires_grad
+
+
+def test_no_gradient_flows_into_what_made_the_batch():
+    gan, (rows,), encoder = Wgan(), batches(1), nn.Linear(5, 5)
+    gan.d_optimizer.add_param_group({"params": encoder.parameters()})
+    gan.captured(n_critic=3).step(encoder(rows))
+    assert encoder.weight.grad is None
 
 
 def test_a_scaled_step_is_the_unscaled_one():
@@ -106,6 +125,21 @@ def test_eager_on_request_is_silent(recwarn):
 def test_capturable_optimizers_work_on_the_cpu():
     gan, (rows,) = Wgan(capturable=True), batches(1)
     gan.captured().step(rows)
+
+
+def test_loaded_state_of_a_run_on_a_gpu_works_on_the_cpu():
+    """It says capturable=True, and so does one that was saved before the first step."""
+    gan, (rows,) = Wgan(capturable=True), batches(1)
+    before = copy.deepcopy(gan.d_optimizer.state_dict())
+    step = gan.captured()
+    step.step(rows)
+    of_a_gpu = copy.deepcopy(gan.g_optimizer.state_dict())
+    of_a_gpu["param_groups"][0]["capturable"] = True
+    gan.d_optimizer.load_state_dict(before)
+    gan.g_optimizer.load_state_dict(of_a_gpu)
+    step.step(rows)
+    counts = [o.state[o.param_groups[0]["params"][0]]["step"] for o in (gan.d_optimizer, gan.g_optimizer)]
+    assert counts == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten
 from wgan import Wgan, batches
 
 from fastgan.errors import UserError
+from fastgan.graphs import optimizers
 from fastgan.graphs.capture import Captures
 
 
@@ -99,6 +100,17 @@ def test_batches_are_copied_into_static_inputs(gan, stand_in):
     assert all(torch.equal(a, b) for a, b in zip(eager + replayed, data, strict=True))
 
 
+def test_steps_may_mark_the_batch_and_batches_may_have_a_history(gan, stand_in):
+    """As R1 and an encoder in front of the discriminator do; the static inputs stay leaves all the same."""
+    gan.d_step = gan.r1_step
+    found, data = captures(gan, stand_in), batches(5)
+    for rows in data:
+        run(found, (2 * rows.requires_grad_()))
+    (shape,) = found._shapes.values()
+    assert stand_in.graphs[0].replays == 3
+    assert all(static.is_leaf and not static.requires_grad for static in shape.inputs)
+
+
 def test_a_changed_learning_rate_is_refused_and_a_tensor_is_not(gan, stand_in):
     found, (rows,) = captures(gan, stand_in), batches(1)
     for _ in range(3):
@@ -149,12 +161,41 @@ def test_after_memory_was_replaced_calls_are_warm_up_and_then_captured_again(gan
     assert len(stand_in.graphs) == 2
 
 
-def test_loaded_options_that_cannot_be_captured_are_refused(gan, stand_in):
+@pytest.mark.parametrize("calls", [0, 1, 4])
+def test_state_of_a_run_without_captures_is_taken(stand_in, calls):
+    """Loaded before the warm-up, within it, or after a capture, it says capturable=False."""
+    gan = Wgan(fused=True, capturable=True)
+    stand_in.tensors = gan.tensors
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    loaded = copy.deepcopy(gan.d_optimizer.state_dict())
+    loaded["param_groups"][0]["capturable"] = False
+    for _ in range(calls):
+        run(found, rows)
+    gan.d_optimizer.load_state_dict(loaded)
+    for _ in range(4):
+        run(found, rows)
+    assert gan.d_optimizer.param_groups[0]["capturable"]
+    assert gan.d_optimizer.state[gan.d[0].weight]["step"] == 4
+
+
+def test_steps_and_rates_of_a_checkpoint_on_the_cpu_go_to_the_device():
+    weight = torch.zeros(3, device="meta", requires_grad=True)
+    adam = torch.optim.Adam([weight], capturable=True)
+    adam.defaults["lr"] = torch.zeros((), device="meta")  # the constructor would look at its value
+    adam.param_groups[0] |= dict(capturable=False, lr=torch.tensor(0.1))
+    adam.state[weight]["step"] = torch.tensor(3.0)
+    optimizers.allow_capture(adam)
+    optimizers.require_capturable(adam, "d_optimizer", False)
+    optimizers.require_state_beside_parameters(adam, "d_optimizer")
+    assert adam.param_groups[0]["lr"].is_meta and adam.state[weight]["step"].is_meta
+
+
+def test_capturable_turned_off_at_construction_is_refused(gan, stand_in):
     found, (rows,) = captures(gan, stand_in), batches(1)
     for _ in range(3):
         run(found, rows)
     loaded = copy.deepcopy(gan.d_optimizer.state_dict())
-    loaded["param_groups"][0]["capturable"] = False  # of a run without captures
+    loaded["param_groups"][0]["capturable"] = False
     gan.d_optimizer.load_state_dict(loaded)
     with pytest.raises(UserError, match=r"d_optimizer: got Adam\(capturable=False\)"):
         run(found, rows)
@@ -205,7 +246,7 @@ def test_a_failed_capture_is_explained(gan, stand_in):
         run(found, rows)
 
 
-def test_a_checkpoint_with_steps_elsewhere_is_refused(gan, stand_in):
+def test_state_elsewhere_is_refused(gan, stand_in):
     found, (rows,) = captures(gan, stand_in, warmup=1), batches(1)
     run(found, rows)
     gan.d_optimizer.state[gan.d[0].weight]["step"] = torch.empty((), device="meta")
