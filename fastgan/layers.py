@@ -33,8 +33,8 @@ torch.fx.wrap("bce_with_logits")
 class LinearLeakyReLU(nn.Linear):
     """``leaky_relu(x @ weight.T + bias)`` as one op: ``[..., in_features]`` to ``[..., out_features]``.
 
-    Backward may need the result: write ``h = h * 0.5``, not ``h *= 0.5``. Slope 0 is ReLU: 0 at -inf.
-    ``torch.jit.script`` takes PyTorch's operators instead; ``torch.fx`` traces the op as one node.
+    Slope 0 is ReLU: 0 at -inf. ``torch.jit.script`` takes PyTorch's operators instead; ``torch.fx`` traces
+    the op as one node.
 
     Args:
         in_features, out_features, bias, device, dtype: as of ``nn.Linear``.

@@ -29,13 +29,11 @@ def fuse(model: Model, inplace: bool = True, verbose: bool = False) -> Model:
     runs as two modules. ``torch.export``, ``torch.onnx`` and ``torch.jit`` see the model as it was.
 
     What torch.fx cannot trace is left alone: one ``if`` on data, or on an argument whose default is not None,
-    costs its forward all fusions; Sequentials and modules that it calls keep theirs. A pair whose result goes
-    to such code, which may change it in place, is left alone too.
+    costs its forward all fusions; Sequentials and modules that it calls keep theirs.
 
-    Two things differ from PyTorch. A fused pair's backward pass may need its result (where native code runs,
-    from 2**20 elements on), not its input as LeakyReLU's does: autograd raises if whoever called the model
-    has changed that in place. Write ``h = h * 0.5`` for ``h *= 0.5``, or call ``unfuse``. And a LeakyReLU of
-    slope 0 is ReLU: 0 at minus infinity, where PyTorch multiplies to NaN.
+    A fused pair's result may be changed in place (``h += skip``), as LeakyReLU's may: the backward pass,
+    which may need the result, then computes it again. Where torch.fx sees such a change, the pair is left
+    alone. One thing differs from PyTorch: a LeakyReLU of slope 0 is ReLU, so 0 and not NaN at minus infinity.
 
     Args:
         model: any module. The forward of a copy runs a few times with symbols in place of tensors; it should

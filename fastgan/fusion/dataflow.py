@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import fx, nn
@@ -34,7 +34,8 @@ IN_PLACE = (
     operator.ixor,
 )
 
-_MAY_CHANGE = "its result goes to {}, which torch.fx cannot trace and which may change it in place"
+# The fused op keeps its result, so it would have to compute it again.
+_WRITTEN = "its result is changed in place, and the backward pass needs it"
 
 
 class Fate(NamedTuple):
@@ -44,8 +45,7 @@ class Fate(NamedTuple):
         follower: the activation's node, where there is one and the two can be one op.
         what: what follows, in words.
         reason: why they cannot be one op, or "".
-        kept: whether the reason is that something writes, or may, into what the fused op keeps for the
-            backward pass.
+        kept: whether the reason is that something writes into what the fused op keeps for the backward pass.
     """
 
     follower: fx.Node | None
@@ -54,23 +54,8 @@ class Fate(NamedTuple):
     kept: bool = False
 
 
-class Surroundings(NamedTuple):
-    """What a graph is part of.
-
-    Attributes:
-        modules: by the graph's names.
-        opaque: names of those that torch.fx cannot trace.
-        caller: the class whose forward the graph's result goes to, if torch.fx cannot trace that.
-    """
-
-    modules: Mapping[str, nn.Module]
-    opaque: Collection[str] = ()
-    caller: str = ""
-
-
-def fate_of(node: fx.Node, around: Surroundings) -> Fate:
-    """Return the fate of the output of the Linear that ``node`` calls."""
-    modules = around.modules
+def fate_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> Fate:
+    """Return the fate of the output of the Linear that ``node`` calls; modules are by the graph's names."""
     linear, users = modules[node.target], list(node.users)
     if len(users) != 1:
         return Fate(None, "several" if users else "nothing", f"its output is used {len(users)} times")
@@ -86,8 +71,8 @@ def fate_of(node: fx.Node, around: Surroundings) -> Fate:
         return Fate(None, what, f"the Linear is a {type(linear).__name__}")
     if reason := obstacle(linear):
         return Fate(None, what, f"the Linear has {reason}")
-    if reason := _written(user, around):
-        return Fate(None, what, reason, kept=True)
+    if _is_written(user, modules):
+        return Fate(None, what, _WRITTEN, kept=True)
     return Fate(user, what)
 
 
@@ -97,17 +82,13 @@ def _name(target: Any) -> str:
     return target if isinstance(target, str) else getattr(target, "__name__", repr(target))
 
 
-def _written(node: fx.Node, around: Surroundings) -> str:
-    """Return why a node's result, or a view of it, is or may be changed in place, or ""."""
+def _is_written(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Return whether a node's result, or a view of it, is changed in place."""
     for user in node.users:
         if user.op == "output":
-            if around.caller:
-                return _MAY_CHANGE.format(around.caller)
             continue
-        target: Any = around.modules[user.target] if user.op == "call_module" else user.target
+        target: Any = modules[user.target] if user.op == "call_module" else user.target
         name = _name(target)
-        if user.op == "call_module" and user.target in around.opaque:
-            return _MAY_CHANGE.format(name)
         if isinstance(target, nn.Module):
             writes = bool(getattr(target, "inplace", False))
         else:
@@ -115,8 +96,6 @@ def _written(node: fx.Node, around: Surroundings) -> str:
             in_place = name.endswith("_") and not name.endswith("__")
             in_place = in_place or target in (*IN_PLACE, operator.setitem) or bool(user.kwargs.get("inplace"))
             writes = (first and in_place) or user.kwargs.get("out") is node
-        if writes:
-            return "its result is changed in place, and the backward pass needs it"
-        if name.lower() in _VIEWS and (reason := _written(user, around)):
-            return reason
-    return ""
+        if writes or (name.lower() in _VIEWS and _is_written(user, modules)):
+            return True
+    return False

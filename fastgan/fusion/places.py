@@ -15,7 +15,7 @@ from torch.jit import ScriptModule
 
 from fastgan.fusion.candidates import candidates
 from fastgan.fusion.classes import fused_class, is_sequential, plain_class, set_class
-from fastgan.fusion.dataflow import Fate, Surroundings, fate_of
+from fastgan.fusion.dataflow import Fate, fate_of
 from fastgan.fusion.source import CannotRewrite, Site
 from fastgan.fusion.trace import Failed, plain_copy, trace, variants
 
@@ -115,10 +115,9 @@ class _Study:
             raise Failed("", "two traces of it differ")
         self.reached |= {_join(root, name) for name in new.reached}
         modules = {name: self.modules[_join(root, name)] for name, _ in copy.named_modules()}
-        around = Surroundings(modules, opaque, self._unseen_caller(root))
         linears = [n for n in new.graph.nodes if isinstance(modules.get(n.target), nn.Linear)]
         for node, caller in zip(linears, new.callers, strict=True):
-            fate = fate_of(node, around)
+            fate = fate_of(node, modules)
             hit = new.hits.get(next(iter(node.users), None))
             hit = hit and _Hit(_join(root, hit[0]), hit[1])
             key = (_join(root, node.target), _join(root, caller), fate.what)
@@ -155,11 +154,6 @@ class _Study:
             return Fused(alone=tuple(sorted(hit.site for hit in self.unfit if hit.module == name)))
         sites = (Site(*hit.site) for hit in self.fit - self.unfit if hit.module == name)
         return Fused(sites=tuple(sorted(sites)))
-
-    def _unseen_caller(self, name: str) -> str:
-        """Return the class of the module around this one that torch.fx cannot trace, or ""."""
-        classes = [type(self.modules[parent]).__name__ for parent in _parents(name) if parent in self.failed]
-        return classes[0] if classes else ""
 
     def _reason(self, caller: str, call: _Call) -> str:
         if call.fate.reason:

@@ -35,7 +35,8 @@ def _run(modules: list[nn.Module], input: Tensor, alone: tuple[int, ...]) -> Ten
 def _is_pair(modules: list[nn.Module], i: int) -> bool:
     """Whether modules ``i`` and ``i + 1`` may run as one op, as far as their kinds tell.
 
-    They may not where the next one works in place: the fused op keeps its result for the backward pass.
+    Where the next one works in place they run by themselves: the fused op keeps its result for the backward
+    pass, and would have to compute it again.
     """
     if type(modules[i]) is not nn.Linear or i + 1 == len(modules):
         return False

@@ -8,9 +8,18 @@ from torch.compiler import is_dynamo_compiling
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_op
-from fastgan.ops.choice import RECORDED, RULES, Choice, check_impl, check_named, check_tensors, why_not_native
+from fastgan.ops.choice import (
+    RECORDED,
+    RULES,
+    Choice,
+    by_name,
+    check_impl,
+    check_named,
+    check_tensors,
+    why_not_native,
+)
 from fastgan.ops.library import autocasts, cast, is_recorded
-from fastgan.ops.reference import bce_with_logits_reference, check_target
+from fastgan.ops.reference import bce_with_logits_reference, check_reduction, check_target
 
 
 def bce_with_logits(
@@ -55,7 +64,7 @@ def bce_with_logits(
             or (count < _FEW_WITH_GRAPH and logits.requires_grad and torch.is_grad_enabled())
         ):
             return bce_with_logits_reference(logits, target, weight, pos_weight, reduction)
-        impl = _choose(logits, target, weight, pos_weight, reduction).impl
+        impl = _choose(logits, target, weight, pos_weight).impl
     else:
         check_impl(impl)
         check_tensors(logits=logits, weight=weight, pos_weight=pos_weight)
@@ -91,11 +100,7 @@ _NATIVE = Choice("cpu", "one native pass instead of PyTorch's several")
 
 
 def _choose(
-    logits: Tensor,
-    target: Tensor | float,
-    weight: Tensor | None = None,
-    pos_weight: Tensor | None = None,
-    reduction: str = "mean",
+    logits: Tensor, target: Tensor | float, weight: Tensor | None, pos_weight: Tensor | None
 ) -> Choice:
     if is_recorded():
         return RECORDED
@@ -110,4 +115,22 @@ def _choose(
     return why_not_native(logits, given) or _NATIVE
 
 
-RULES[bce_with_logits] = _choose
+def _explain(
+    impl: str,
+    logits: Tensor,
+    target: Tensor | float,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Choice:
+    check_tensors(logits=logits, weight=weight, pos_weight=pos_weight)
+    check_target(target)
+    check_reduction(reduction)
+    if impl == "auto":
+        return _choose(logits, target, weight, pos_weight)
+    if impl != "reference":
+        _named(impl, logits, target, weight, pos_weight)
+    return by_name(impl)
+
+
+RULES[bce_with_logits] = _explain

@@ -116,6 +116,11 @@ def check_device(impl: str, device: torch.device) -> None:
             )
 
 
+def by_name(impl: str) -> Choice:
+    """Return what runs where an implementation was asked for by name, and can run."""
+    return Choice(impl, "asked for by name")
+
+
 RECORDED = Choice(
     "reference", "PyTorch's operators; torch.compile fuses them, and traces and exports run without fastgan"
 )
@@ -172,23 +177,25 @@ def processor() -> tuple[str, str] | None:
 
 
 RULES: dict[Callable[..., Tensor], Callable[..., Choice]] = {}
-"""For each public op the function that chooses for ``auto``, of the same arguments."""
+"""For each public op the function that explains, of the implementation asked for and the op's arguments."""
 
 
-def explain(op: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Choice:
-    """Say what ``op(*args, impl="auto", **kwargs)`` would run, and why; nothing is computed.
+def explain(op: Callable[..., Tensor], *args: Any, impl: str = "auto", **kwargs: Any) -> Choice:
+    """Say what ``op(*args, impl=impl, **kwargs)`` would run, and why; nothing is computed.
 
     Args:
         op: ``linear_leaky_relu`` or ``bce_with_logits``.
-        args, kwargs: what would be given to it.
+        args, impl, kwargs: what would be given to it.
 
     Returns:
         The implementation and the reason; ``print`` shows both.
 
     Raises:
-        UserError: another function.
+        UserError: another function, what is no tensor, an unknown ``impl``, or one that was asked for by name
+            and cannot run: what the op itself would say.
     """
     if op not in RULES:
         names = ", ".join(rule.__name__ for rule in RULES)
         raise UserError("op", getattr(op, "__name__", repr(op)), f"one of {names}")
-    return RULES[op](*args, **kwargs)
+    check_impl(impl)
+    return RULES[op](impl, *args, **kwargs)

@@ -16,6 +16,7 @@ from fastgan.ops.choice import (
     RULES,
     TIMED,
     Choice,
+    by_name,
     check_impl,
     check_named,
     check_tensors,
@@ -61,8 +62,8 @@ def linear_leaky_relu(
             ``cpu``, native code for float32; ``triton``, for float32, bfloat16 and float16 on CUDA devices.
 
     Returns:
-        ``[..., O]``. The backward pass may need it, as that of ReLU does: autograd raises if it was changed
-        in place before.
+        ``[..., O]``. It may be changed in place, as after LeakyReLU: where the backward pass needs it, that
+        computes it again, if x, weight and bias are what they were (else autograd's error says so).
 
     Raises:
         UserError: a slope below 0 (the output's sign then no longer tells the input's), what is no tensor, an
@@ -99,14 +100,20 @@ def linear_leaky_relu(
         check_impl(impl)
         check_tensors(x=x, weight=weight, bias=bias)
         if impl != "reference":
-            device = x.device.type
-            if autocasts(device):
-                dtype = torch.get_autocast_dtype(device)
-                x, weight, bias = (cast(t, device, dtype) for t in (x, weight, bias))
-            check_named(impl, x, weight, bias)
+            x, weight, bias = _named(impl, x, weight, bias)
     if impl == "reference":
         return linear_leaky_relu_reference(x, weight, bias, negative_slope)
     return dense_op.linear_leaky_relu(x, weight, bias, negative_slope, impl)
+
+
+def _named(impl: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return the tensors as autocast wants them, once it is sure that the implementation takes them."""
+    device = tensors[0].device.type
+    if autocasts(device):
+        dtype = torch.get_autocast_dtype(device)
+        tensors = tuple(cast(t, device, dtype) for t in tensors)
+    check_named(impl, *tensors)
+    return tensors
 
 
 # What auto takes on the CPU comes from `python -m bench.ops_choice`, without and with `--impl cpu`. Native
@@ -127,7 +134,7 @@ _ROUNDED = Choice(
 _NATIVE = Choice("cpu", "native code saves passes over the many outputs")
 
 
-def _choose(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope: float = 0.01) -> Choice:
+def _choose(x: Tensor, weight: Tensor, bias: Tensor | None) -> Choice:
     if is_recorded():
         return RECORDED
     inputs = weight.shape[-1]
@@ -147,4 +154,16 @@ def _choose(x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slop
     return _ROUNDED if product_precision("mkldnn") == "bf16" else _NATIVE
 
 
-RULES[linear_leaky_relu] = _choose
+def _explain(
+    impl: str, x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope: float = 0.01
+) -> Choice:
+    check_slope(negative_slope)
+    check_tensors(x=x, weight=weight, bias=bias)
+    if impl == "auto":
+        return _choose(x, weight, bias)
+    if impl != "reference":
+        _named(impl, x, weight, bias)
+    return by_name(impl)
+
+
+RULES[linear_leaky_relu] = _explain

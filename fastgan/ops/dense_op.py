@@ -6,12 +6,16 @@ Hessians are as differentiable as with plain PyTorch.
 
 from __future__ import annotations
 
+from functools import partial
+from weakref import ref
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.errors import UserError
 from fastgan.ops.backends import backend, pytorch
+from fastgan.ops.kept import Kept
 from fastgan.ops.library import (
     autocast,
     define,
@@ -120,7 +124,10 @@ backward = define(
 
 
 class _LinearLeakyReLU(torch.autograd.Function):
-    """The op for autograd and torch.func. Kept for the gradients is what those that are asked for read."""
+    """The op for autograd and torch.func. Kept for the gradients is what those that are asked for read.
+
+    Of the output a copy is kept, since whoever gets it may change it; compilers see to that by themselves.
+    """
 
     @staticmethod
     def forward(x, weight, bias, negative_slope, impl):
@@ -128,10 +135,7 @@ class _LinearLeakyReLU(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, _, ctx.slope, ctx.impl = inputs
-        needs_x, needs_weight, *_ = ctx.needs_input_grad
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None, output)
+        _save(ctx, inputs, output if is_recorded() else output.clone())
 
     @staticmethod
     def backward(ctx, dy):
@@ -141,8 +145,10 @@ class _LinearLeakyReLU(torch.autograd.Function):
         needs_bias = ctx.needs_input_grad[2]
         if is_batched(dy):
             run = _backward_plain
+        elif is_plain(dy):
+            run = partial(_kept_backward, getattr(ctx, "kept", None))
         else:
-            run = _eager_backward if is_plain(dy) else _LinearLeakyReLUBackward.apply
+            run = _LinearLeakyReLUBackward.apply
         dx, dweight, dbias = run(dy, x, weight, y, ctx.slope, needs_bias, ctx.impl)
         wanted = (dx, weight is not None), (dweight, x is not None), (dbias, needs_bias)
         return *(gradient if is_wanted else None for gradient, is_wanted in wanted), None, None
@@ -152,6 +158,19 @@ class _LinearLeakyReLU(torch.autograd.Function):
         if in_dims[1] is None and in_dims[2] is None:  # over x alone: more rows
             return _LinearLeakyReLU.apply(x.movedim(in_dims[0], 0), weight, bias, negative_slope, impl), 0
         return vectorize(linear_leaky_relu_reference, in_dims[:4], x, weight, bias, negative_slope)
+
+
+def _save(ctx, inputs, output):
+    x, weight, _, ctx.slope, ctx.impl = inputs
+    needs_x, needs_weight, *_ = ctx.needs_input_grad
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None, output)
+
+
+class _LinearLeakyReLUKept(_LinearLeakyReLU):
+    """The same, which keeps the output itself: a :class:`Kept` then has to stand behind it."""
+
+    setup_context = staticmethod(_save)
 
 
 class _LinearLeakyReLUBackward(torch.autograd.Function):
@@ -207,9 +226,25 @@ def linear_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor | None, slope: flo
     """Run the op: by the dispatcher where that is recorded, for torch.func by its function, else directly."""
     if is_recorded():
         return forward(x, weight, bias, slope, impl)
-    run = _eager if is_plain(x) else _LinearLeakyReLU.apply
-    return run(x, weight, bias, slope, impl)
+    if not is_plain(x):
+        return _LinearLeakyReLU.apply(x, weight, bias, slope, impl)
+    y = _eager(x, weight, bias, slope, impl)
+    if y.requires_grad:
+        kept = Kept(lambda *tensors: _eager(*tensors, slope, impl), x=x, weight=weight, bias=bias)
+        if not kept.hold(y.grad_fn._raw_saved_tensors[2]):
+            return y.clone()
+        y.grad_fn.kept = ref(kept)  # which lives as long as what is saved, not as long as the graph
+    return y
 
 
-_eager = eager(_LinearLeakyReLU, _forward)
+def _kept_backward(kept, *args):
+    """Run the backward op on plain tensors; for a second derivative it saves the output, too."""
+    gradients = _eager_backward(*args)
+    node, kept = gradients[0].grad_fn, kept and kept()
+    if kept is not None and node is not None:
+        kept.hold(node._raw_saved_tensors[3])
+    return gradients
+
+
+_eager = eager(_LinearLeakyReLUKept, _forward)
 _eager_backward = eager(_LinearLeakyReLUBackward, _backward)

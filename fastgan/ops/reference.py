@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from fastgan.errors import UserError, nearest
+from fastgan.ops.kept import Kept
+from fastgan.ops.library import is_plain
 
 # What F.leaky_relu calls, without its 0.4 microseconds of Python.
 leaky_relu, leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
@@ -31,6 +33,7 @@ def linear_leaky_relu_reference(
 
     Neither operator needs the values in between for its gradient: autograd then keeps one tensor instead of
     two. Where it keeps nothing, or the product is small, the bookkeeping of a write costs more than it saves.
+    What is returned may be changed in place, as ever after LeakyReLU (see ``fastgan.ops.kept``).
 
     Args:
         x: ``[..., I]``.
@@ -48,10 +51,17 @@ def linear_leaky_relu_reference(
     # Of other than two dimensions F.linear returns a view, and autograd copies when a view is written.
     # Compilers decide for themselves what is in place.
     if y.dtype in SLOW_IN_PLACE or (
-        y.requires_grad and (is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM)
+        y.requires_grad and (is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM or not is_plain(y))
     ):
         return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
-    return leaky_relu_(y, negative_slope) if negative_slope else torch.relu_(y)
+    if not negative_slope:
+        return torch.relu_(y)
+    y = leaky_relu_(y, negative_slope)
+    if y.requires_grad:
+        kept = Kept(lambda *of: leaky_relu(F.linear(*of), negative_slope), x=x, weight=weight, bias=bias)
+        if not kept.hold(y.grad_fn._raw_saved_result):
+            return y.clone()
+    return y
 
 
 def bce_with_logits_reference(

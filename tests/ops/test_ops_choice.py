@@ -249,3 +249,27 @@ def test_wrong_shapes_give_pytorchs_own_errors():
 def test_only_the_ops_are_explained():
     with pytest.raises(UserError, match=r"^op: got plain_dense; wanted one of"):
         explain(plain_dense, *LARGE)
+
+
+@pytest.mark.parametrize("op", [linear_leaky_relu, bce_with_logits])
+def test_what_was_asked_for_by_name(op):
+    arguments = LARGE if op is linear_leaky_relu else (LOGITS, 1.0)
+    assert explain(op, *arguments, impl="auto") == explain(op, *arguments)
+    for impl in ("reference", "cpu"):
+        assert str(explain(op, *arguments, impl=impl)) == f"{impl}: asked for by name"
+
+
+MISTAKES = {
+    "impl": (LARGE, {"impl": "cuda"}, "'cuda'; wanted one of auto"),
+    "impl dtype": ([t.double() for t in LARGE], {"impl": "cpu"}, "'cpu' with torch.float64"),
+    "weight": ((LARGE[0], 3), {}, "a int; wanted a tensor"),
+    "negative_slope": (LARGE, {"negative_slope": -1.0}, "-1.0; wanted a number >= 0"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_mistakes_are_explained_as_the_op_would(what):
+    arguments, options, message = MISTAKES[what]
+    for function in (linear_leaky_relu, lambda *args, **kwargs: explain(linear_leaky_relu, *args, **kwargs)):
+        with pytest.raises(UserError, match=f"^{what.split()[0]}: got {message}"):
+            function(*arguments, **options)
