@@ -195,9 +195,9 @@ class Many(Base):
 
 
 class Untraceable(Base):
-    """Its forward asks for numbers, and might change what its Sequential returns; the rest of it is fused."""
+    """Its forward asks for numbers; its Sequential is fused."""
 
-    slopes = (0.1,)
+    slopes = (0.1, 0.1)
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,9 +210,9 @@ class Untraceable(Base):
 
 
 class Around(Base):
-    """A traceable model around one that is not, and might change its input."""
+    """A traceable model around one that is not."""
 
-    slopes = (0.1, 0.2)
+    slopes = (0.0, 0.1, 0.1, 0.2)
 
     def __init__(self) -> None:
         super().__init__()
