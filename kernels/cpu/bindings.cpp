@@ -38,6 +38,9 @@ long at_peak(long (*fma)(long flops, float* out), int threads, long flops) {
 
 NB_MODULE(_native, m) {
   m.doc() = "fastgan's native CPU kernels";
+  // A spawned DataLoader worker ends beside daemon threads of its own. What they reach is never freed, and by the
+  // globals of multiprocessing and torch that is its dataset: nanobind would call this a leak of ours, in ten lines.
+  nb::set_leak_warnings(false);
   bind_models(m);
   bind_ops(m);
   m.def("isas", &fastgan::usable_isas, "Instruction sets usable here, best first.");

@@ -164,7 +164,7 @@ def loaded(loader):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 @pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (2, "fork"), (2, "spawn")])
-def test_loaders_with_any_workers(path, labelled, workers, context):
+def test_loaders_with_any_workers(path, labelled, workers, context, capfd):
     rows, labels = Sampler(labelled).rows(0, 1000), Sampler(labelled).labels(0, 1000)
     options = dict(num_workers=workers, multiprocessing_context=context)
     dataset = VirtualDataset(path, 1000)
@@ -180,6 +180,7 @@ def test_loaders_with_any_workers(path, labelled, workers, context):
         assert torch.equal(got[1].sort().values, torch.from_numpy(labels).sort().values)
         if workers == 0:
             assert torch.equal(got[0], torch.from_numpy(rows))
+    assert capfd.readouterr().err == ""  # from workers that ended, too
 
 
 def sort_rows(rows):
