@@ -33,6 +33,9 @@ _FORBIDDEN = {
     "aten::unique_consecutive": _SIZE_UNKNOWN,
     "aten::repeat_interleave": _SIZE_UNKNOWN,
     "aten::bincount": _SIZE_UNKNOWN,
+    "aten::_sparse_coo_tensor_with_dims_and_tensors": (
+        "makes a sparse tensor, whose size depends on the data; use nn.Embedding(sparse=False)"
+    ),
 }
 _INDEXED = ("aten::index", "aten::index_put", "aten::index_put_")
 _MASKS = (torch.bool, torch.uint8)

@@ -31,7 +31,7 @@ class _Shape:
     recording: Recording | None = None
     names: list[str] = field(default_factory=list)
     options: list[list[dict[str, object]]] = field(default_factory=list)
-    addresses: list[list[int]] = field(default_factory=list)
+    held: list[tuple[list[int], list[bool]]] = field(default_factory=list)
 
 
 class Captures:
@@ -88,8 +88,9 @@ class Captures:
         with torch.no_grad():
             for static, leaf in zip(shape.inputs, leaves, strict=True):
                 static.copy_(leaf, non_blocking=True)
-        if shape.recording is not None and shape.addresses != self._addresses():
-            # As after load_state_dict(). State that is gone is made again, which a capture must not hold.
+        if shape.recording is not None and shape.held != self._held():
+            # As after load_state_dict(), or when parameters were frozen. State that is gone is made again,
+            # which a capture must not hold.
             shape.recording, shape.calls = None, 0
         if shape.recording is None:
             self._require_capturable()
@@ -136,7 +137,7 @@ class Captures:
                 "would repeat"
             )
         shape.options = [optimizers.options(o) for o in self._named.values()]
-        shape.addresses = self._addresses()
+        shape.held = self._held()
         shape.recording, shape.names = recording, recording.result[1]
 
     def _require_capturable(self) -> None:
@@ -144,8 +145,9 @@ class Captures:
             optimizers.allow_capture(optimizer)
             optimizers.require_capturable(optimizer, name, self._scaled)
 
-    def _addresses(self) -> list[list[int]]:
-        return [optimizers.addresses(o) for o in self._named.values()]
+    def _held(self) -> list[tuple[list[int], list[bool]]]:
+        """Return what no replay sees change. Steps may freeze by themselves: as their Python leaves it."""
+        return [(optimizers.addresses(o), optimizers.trained(o)) for o in self._named.values()]
 
     def _require_same_options(self, shape: _Shape) -> None:
         for (name, optimizer), before in zip(self._named.items(), shape.options, strict=True):

@@ -113,6 +113,11 @@ def addresses(optimizer: Optimizer) -> list[int]:
     ]
 
 
+def trained(optimizer: Optimizer) -> list[bool]:
+    """Return which parameters require gradients: a graph goes on to train the same ones."""
+    return [p.requires_grad for group in optimizer.param_groups for p in group["params"]]
+
+
 def allow_cpu(optimizer: Optimizer) -> None:
     """Turn ``capturable`` off, which PyTorch refuses on the CPU, so that one script runs on both."""
     for group in optimizer.param_groups:

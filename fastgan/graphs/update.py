@@ -81,6 +81,8 @@ class Update:
         if all(gradient is None for gradient in gradients):
             wanted = f"one that depends on some parameter of {self._name}_optimizer"
             raise UserError(f"{self._name}_step", "a loss that depends on none of its parameters", wanted)
+        if self._clip_norm is not None and any(g is not None and g.is_sparse for g in gradients):
+            raise UserError("clip_norm", "sparse gradients, which have no norm", "None")
         for p in self._parameters:
             p.grad = None
         for p, gradient in zip(trained, _apart(trained, gradients), strict=True):
@@ -91,7 +93,7 @@ def _apart(parameters: list[Tensor], gradients: Sequence[Tensor | None]) -> list
     """Return gradients that each have memory of their own, since clipping and unscaling write there."""
     seen, apart = set(), []
     for p, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
+        if gradient is not None and not gradient.is_sparse:
             memory = gradient.untyped_storage()._cdata
             if memory in seen or gradient.stride() != p.stride():
                 gradient = torch.empty_like(p).copy_(gradient)

@@ -86,8 +86,10 @@ def test_the_same_bits_every_time_and_after_a_checkpoint(digits):
 def test_streamed_rows_are_the_rows(digits, recipe, steps, monkeypatch):
     """Rows that come while kernels run, in one run and the next, are bit by bit those that are there."""
     config = Config(**RECIPES[recipe])
-    monkeypatch.setattr(cuda_data, "_WINDOW_BYTES", steps * config.d_steps * config.batch * 64)
+    row = digits.rows.shape[1] * digits.rows.itemsize
+    monkeypatch.setattr(cuda_data, "_WINDOW_BYTES", steps * config.d_steps * config.batch * row)
     resident, streamed = (started(config, digits, data_on=place) for place in ("device", "host"))
+    assert f"rows from host memory for {steps} steps at a time" in streamed.describe()
     for count in (1, 300, 7, 200):
         np.testing.assert_array_equal(streamed.run(count), resident.run(count))
     assert_identical(streamed.export().tensors, resident.export().tensors)

@@ -54,6 +54,37 @@ def test_batches_may_be_structures():
     assert step.step({"rows": rows, "labels": (torch.zeros(6),)}).keys() == {"d_loss", "g_loss"}
 
 
+@pytest.mark.parametrize("stale", [False, True], ids=["frozen", "frozen with an old gradient"])
+def test_what_is_frozen_stays_and_what_is_unfrozen_is_trained(stale):
+    """As in the textbook's loop, whose zero_grad() takes old gradients away."""
+    ours, theirs, (rows,) = Wgan(), Wgan(), batches(1)
+    for gan in (ours, theirs):
+        if stale:
+            gan.d_step(rows)["loss"].backward()
+        step = gan.captured().step if gan is ours else lambda rows: theirs.by_hand([rows])
+        torch.manual_seed(7)
+        for frozen in (True, False, True):
+            gan.d[0].requires_grad_(not frozen)
+            step(rows)
+    assert_identical(ours.tensors(), theirs.tensors())
+    assert ours.d_optimizer.state[ours.d[0].weight]["step"] == 1
+
+
+@pytest.mark.parametrize("make", [torch.optim.SparseAdam, torch.optim.SGD])
+def test_sparse_gradients_are_those_of_the_textbooks_loop(make):
+    gan, labels, rows = Wgan(), torch.tensor([0, 2, 2]), torch.ones(3, 5)
+    ours = nn.Embedding(4, 5, sparse=True)
+    theirs = copy.deepcopy(ours)
+    optimizers = [make(table.parameters(), lr=0.1) for table in (ours, theirs)]
+    gan.d(rows + theirs(labels)).sum().backward()
+    optimizers[1].step()
+    steps = lambda rows: gan.d(rows + ours(labels)).sum(), gan.g_step, optimizers[0], gan.g_optimizer
+    capture_alternating(*steps).step(rows)
+    assert torch.equal(ours.weight, theirs.weight)
+    with pytest.raises(UserError, match="clip_norm: got sparse gradients"):
+        capture_alternating(*steps, clip_norm=1.0).step(rows)
+
+
 def test_steps_may_mark_the_batch():
     """As R1 does; the caller's tensor stays as it was, and n_critic steps get one each."""
     gan, (rows,) = Wgan(), batches(1)

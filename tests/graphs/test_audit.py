@@ -15,6 +15,10 @@ def weight_of(rows):
     return rows.sum().item()
 
 
+def sparse_gradient():
+    torch.nn.Embedding(4, 5, sparse=True)(torch.tensor([0, 2, 2])).sum().backward()
+
+
 @pytest.mark.parametrize(
     ("step", "op", "why"),
     [
@@ -24,6 +28,7 @@ def weight_of(rows):
         (lambda x: torch.equal(x, x + 1), "equal", "waits for the device"),
         (lambda x: x[x > 3], "index", "size depends on the data"),
         (lambda x: torch.unique(x), "_unique2", "size depends on the data"),
+        (lambda x: sparse_gradient(), "_sparse_coo_tensor_with_dims_and_tensors", "depends on the data"),
         (lambda x: torch.repeat_interleave(torch.tensor([1, 2])), "repeat_interleave", "size depends"),
     ],
 )

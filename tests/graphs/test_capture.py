@@ -145,7 +145,11 @@ def move_a_parameter(gan):
     gan.g[0].weight.data = gan.g[0].weight.data.clone()
 
 
-@pytest.mark.parametrize("change", [load_state, forget_state, move_a_parameter])
+def freeze(gan):
+    gan.d[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize("change", [load_state, forget_state, move_a_parameter, freeze])
 def test_after_memory_was_replaced_calls_are_warm_up_and_then_captured_again(gan, stand_in, change):
     """A graph goes on in the old memory; and state that is made within a capture begins anew each time."""
     found, (rows,) = captures(gan, stand_in), batches(1)
@@ -159,6 +163,26 @@ def test_after_memory_was_replaced_calls_are_warm_up_and_then_captured_again(gan
     for _ in range(2):
         run(found, rows)
     assert len(stand_in.graphs) == 2
+
+
+def test_parameters_that_steps_freeze_by_themselves_are_no_change(gan, stand_in):
+    d_step, g_step = gan.d_step, gan.g_step
+    gan.d_step = lambda rows: (gan.d.requires_grad_(True), d_step(rows))[1]
+    gan.g_step = lambda rows: (gan.d.requires_grad_(False), g_step(rows))[1]
+    found, data = captures(gan, stand_in), batches(6)
+    for rows in data:
+        run(found, rows)
+    assert [graph.replays for graph in stand_in.graphs] == [4]
+
+
+def test_what_is_unfrozen_is_trained(gan, stand_in):
+    gan.d[0].requires_grad_(False)
+    found, data = captures(gan, stand_in), batches(8)
+    for i, rows in enumerate(data):
+        gan.d[0].requires_grad_(i >= 4)
+        run(found, rows)
+    assert [graph.replays for graph in stand_in.graphs] == [2, 2]
+    assert gan.d_optimizer.state[gan.d[0].weight]["step"] == 4
 
 
 @pytest.mark.parametrize("calls", [0, 1, 4])
