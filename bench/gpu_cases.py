@@ -69,17 +69,22 @@ def cases(target: str) -> list[str]:
 
 def compile_case(case: str, target: str) -> list[Launch]:
     """Compile the launches of a case."""
-    launcher, arithmetic, kind = case.split(" | ")
     with launches(target) as compiled:
-        if launcher in STEPS:
-            STEPS[launcher](arithmetic, kind)
-        elif launcher in DENSE:
-            dtype, precision = ARITHMETIC[arithmetic]
-            relu = kind.endswith(RELU)
-            DENSE[launcher](_layer(*SIZES[kind], dtype, not relu), 0.0 if relu else 0.2, precision)
-        else:
-            _bce(BCE_DTYPES[arithmetic], *BCE[kind])
+        launch_case(case)
     return compiled
+
+
+def launch_case(case: str) -> None:
+    """Launch a case, within ``gpu_compile.launches`` or ``instead_of_launches``."""
+    launcher, arithmetic, kind = case.split(" | ")
+    if launcher in STEPS:
+        STEPS[launcher](arithmetic, kind)
+    elif launcher in DENSE:
+        dtype, precision = ARITHMETIC[arithmetic]
+        relu = kind.endswith(RELU)
+        DENSE[launcher](_layer(*SIZES[kind], dtype, not relu), 0.0 if relu else 0.2, precision)
+    else:
+        _bce(BCE_DTYPES[arithmetic], *BCE[kind])
 
 
 def _layer(batch: int, inputs: int, outputs: int, dtype: torch.dtype, bias: bool) -> dict[str, Tensor | None]:

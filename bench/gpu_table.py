@@ -5,6 +5,7 @@ often a step of the CUDA engine launches each kernel. The record is
 ``bench/results/compiled/kernels.json``, from which parts of kernels/README.md are generated; ``--check``
 fails where something has got worse. Nothing is run, and nothing timed. All of it takes two cores a quarter of
 an hour: after a change, ``--only`` the cases that it concerns; Triton's cache has what was compiled before.
+Which these are the record knows, since it has a hash of what each was made from (``bench/gpu_inputs.py``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import triton
 
 from bench.gpu_cases import cases, compile_case
 from bench.gpu_compile import SHARED_LIMIT, TARGETS
+from bench.gpu_inputs import inputs_hash
 from bench.gpu_steps import counts
 from bench.options import count, pattern
 
@@ -101,6 +103,23 @@ def faults(rows: Rows, recorded: dict[str, Any]) -> list[str]:
     return lines
 
 
+def stale(recorded: dict[str, Any]) -> list[str]:
+    """Return a line for every case that the record has not, or has of other sources, launches or options.
+
+    Whatever the version of Triton: the record says what these very kernels took when its own compiled them.
+    """
+    now, before = hashes([(case, t) for t in TARGETS for case in cases(t)]), recorded.get("inputs", {})
+    what = {name: "is new" for name in now.keys() - before.keys()}
+    what |= {name: "is no more" for name in before.keys() - now.keys()}
+    what |= {name: "has changed" for name in now.keys() & before.keys() if now[name] != before[name]}
+    return [f"{name}: {what[name]}; run python -m bench.gpu_table --write" for name in sorted(what)]
+
+
+def hashes(wanted: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the hash of each case's inputs, by ``case | target``."""
+    return {f"{case} | {target}": inputs_hash(case, target) for case, target in sorted(wanted)}
+
+
 def kinds(row: dict[str, Any]) -> str:
     """Return the kinds of tensor-core instructions in a row, as ``HMMA`` or ``v_mfma_f32``."""
     names = {re.match(r"v_mfma_f32|[A-Z]+", name)[0] for name in row["tensor"]}
@@ -157,7 +176,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", type=pattern, default="", help="a regular expression that the case's name must contain"
     )
     parser.add_argument("--processes", type=count, default=os.cpu_count(), help="default: one for each core")
-    parser.add_argument("--check", action="store_true", help="exit code 1 where a row has got worse")
+    parser.add_argument(
+        "--check", action="store_true", help="exit code 1 where a row is worse or of old code"
+    )
     parser.add_argument("--write", action="store_true", help="renew these rows of the record, and the README")
     options = parser.parse_args(arguments)
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {"triton": "none"}
@@ -173,13 +194,17 @@ def main(arguments: list[str] | None = None) -> int:
     rows = measure_all(wanted, options.processes)
     print(table(rows))
     if options.write:
-        kept = recorded["rows"] if partial else {}
-        all_rows = dict(sorted((kept | rows).items()))
-        recorded = {"triton": triton.__version__, "launches": counts(), "rows": all_rows}
+        kept = recorded if partial else {"rows": {}, "inputs": {}}
+        recorded = {
+            "triton": triton.__version__,
+            "launches": counts(),
+            "inputs": dict(sorted((kept["inputs"] | hashes(wanted)).items())),
+            "rows": dict(sorted((kept["rows"] | rows).items())),
+        }
         RECORD.parent.mkdir(parents=True, exist_ok=True)
         RECORD.write_text(json.dumps(recorded, indent=1) + "\n")
         README.write_text(readme_with(README.read_text(), recorded))
-    lines = faults(rows, recorded)
+    lines = faults(rows, recorded) + stale(recorded)
     print(*lines, sep="\n", file=sys.stderr)
     return 1 if options.check and lines else 0
 

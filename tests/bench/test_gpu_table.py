@@ -131,8 +131,10 @@ def test_a_part_is_written_beside_the_rest(written, monkeypatch):
     new = json.loads(gpu_table.RECORD.read_text())
     assert new["rows"].pop(NAME)["registers"] == 12
     assert new["rows"] == {k: v for k, v in RECORD["rows"].items() if k != NAME}
+    assert new["inputs"] == RECORD["inputs"]
     assert gpu_table.main(["--write"]) == 0
-    assert set(json.loads(gpu_table.RECORD.read_text())["rows"]) == {NAME}
+    new = json.loads(gpu_table.RECORD.read_text())
+    assert set(new["rows"]) == {NAME} and new["inputs"] == RECORD["inputs"]
 
 
 def test_rows_of_two_tritons_are_not_mixed(written, monkeypatch, capsys):
