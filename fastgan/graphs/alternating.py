@@ -14,7 +14,7 @@ the CPU, with a stand-in for the graph.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +59,8 @@ def capture_alternating(
         d_optimizer: the discriminator's. On CUDA it must count steps there: ``Adam(..., capturable=True)``;
             for parameters on the CPU, where PyTorch refuses that, ``capturable`` is turned off, and what a
             loaded state of another kind of run says of it is set right. A learning rate that changes must be
-            a tensor on the device, which PyTorch's schedulers then fill.
+            a tensor on the device, one for each optimizer, which schedulers then fill; nothing else may, so
+            ``OneCycleLR`` and ``CyclicLR`` need ``cycle_momentum=False``.
         g_optimizer: the generator's, likewise.
         n_critic: discriminator steps per generator step; ``step`` takes as many batches, or one for all.
         scaler: for float16 losses. Its scale is updated after each optimizer's step. On CUDA, optimizers need
@@ -110,6 +111,9 @@ class AlternatingSteps:
         capture: bool | None,
     ) -> None:
         _check_numbers(n_critic=n_critic, warmup=warmup, clip_norm=clip_norm)
+        if not isinstance(generators, Iterable):
+            raise UserError("generators", repr(generators), "a list of torch.Generator objects, or ()")
+        generators = tuple(generators)
         for name, value, kind, wanted in (
             ("d_step", steps[0], Callable, "a function from a batch to a loss"),
             ("g_step", steps[1], Callable, "a function from a batch to a loss"),
@@ -143,7 +147,7 @@ class AlternatingSteps:
         self._captures = None
         if self.captures:
             scaled = scaler is not None
-            self._captures = Captures(self._iterate, self._device, named, scaled, tuple(generators), warmup)
+            self._captures = Captures(self._iterate, self._device, named, scaled, generators, warmup)
 
     def _decide(self, capture: bool | None) -> tuple[bool, str]:
         if capture is False:

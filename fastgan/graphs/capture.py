@@ -155,8 +155,7 @@ class Captures:
                 raise UserError(
                     f"{name}: {key}",
                     "a new value, which the captured graph cannot see",
-                    "the value at capture, or a tensor on the device that is changed in place",
-                    f"Construct the optimizer with {key}=torch.tensor(..., device='{self._device}').",
+                    *optimizers.way_on(key, self._device),
                 )
 
 

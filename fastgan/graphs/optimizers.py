@@ -96,6 +96,17 @@ def options(optimizer: Optimizer) -> list[dict[str, object]]:
     ]
 
 
+def way_on(key: str, device: torch.device) -> tuple[str, str]:
+    """Return what is wanted of an option that changed after a capture, and how to get there."""
+    if key == "lr":
+        hint = f"Construct the optimizer with lr=torch.tensor(..., device='{device}'): schedulers fill that."
+        return "the value at capture, or a tensor on the device that is changed in place", hint
+    if key in ("betas", "momentum"):
+        hint = "Schedulers that change it (OneCycleLR, CyclicLR) do not with cycle_momentum=False."
+        return "the value at capture", hint
+    return "the value at capture", "After a change that is to stay, call capture_alternating again."
+
+
 def changed(before: list[dict[str, object]], now: list[dict[str, object]]) -> Iterator[str]:
     """Yield the names of options that differ."""
     for old, new in zip(before, now, strict=True):

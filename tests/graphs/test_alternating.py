@@ -184,6 +184,8 @@ def test_loaded_state_of_a_run_on_a_gpu_works_on_the_cpu():
         (dict(clip_norm="a"), "clip_norm: got 'a'"),
         (dict(scaler=3), "scaler: got 3; wanted a torch.amp.GradScaler"),
         (dict(generators=(3,)), "generators: got 3"),
+        (dict(generators=None), r"generators: got None; wanted a list of torch.Generator objects, or \(\)"),
+        (dict(generators=torch.Generator()), "generators: got <torch.*; wanted a list"),
         (dict(capture="yes"), "capture: got 'yes'; wanted True, False or None"),
     ],
 )

@@ -133,6 +133,56 @@ def test_a_tensor_rate_that_is_replaced_is_refused(gan, stand_in, new):
         run(found, rows)
 
 
+def one_cycle(gan, **options):
+    return torch.optim.lr_scheduler.OneCycleLR(gan.g_optimizer, max_lr=0.1, total_steps=9, **options)
+
+
+def test_one_cycle_without_momentum_is_the_textbooks(stand_in_of_rates):
+    """What the messages say of OneCycleLR works: a tensor as the rate, and cycle_momentum=False."""
+    ours, stand_in = stand_in_of_rates
+    theirs, data = Wgan(fused=True), batches(6)
+    found = captures(ours, stand_in)
+    schedules = [one_cycle(gan, cycle_momentum=False) for gan in (ours, theirs)]
+    rates = [set(), set()]
+    for rows in data:
+        for gan, schedule, seen in zip((ours, theirs), schedules, rates, strict=True):
+            torch.manual_seed(7)
+            run(found, rows) if gan is ours else theirs.by_hand([rows])
+            schedule.step()
+            seen.add(round(float(gan.g_optimizer.param_groups[0]["lr"]), 6))
+    assert rates[0] == rates[1] and len(rates[0]) == len(data)
+    assert stand_in.graphs[0].replays == 4
+    torch.testing.assert_close(ours.tensors(), theirs.tensors())
+
+
+@pytest.fixture
+def stand_in_of_rates(monkeypatch):
+    """A GAN whose learning rates are tensors, as a captured one's that change must be."""
+    gan = Wgan(fused=True)
+    for optimizer in (gan.d_optimizer, gan.g_optimizer):
+        optimizer.param_groups[0]["lr"] = torch.tensor(1e-2)
+    return gan, StandIn(monkeypatch, gan.tensors)
+
+
+def test_one_cycle_with_momentum_is_told_what_works(stand_in_of_rates):
+    gan, stand_in = stand_in_of_rates
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    schedule = one_cycle(gan)
+    with pytest.raises(UserError, match=r"g_optimizer: betas: got a new value.*with cycle_momentum=False"):
+        for _ in range(4):
+            run(found, rows)
+            schedule.step()
+
+
+def test_another_option_that_changes_is_told_what_works(gan, stand_in):
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(3):
+        run(found, rows)
+    gan.d_optimizer.param_groups[0]["weight_decay"] = 0.5
+    with pytest.raises(UserError, match=r"d_optimizer: weight_decay: .* call capture_alternating again"):
+        run(found, rows)
+
+
 def load_state(gan):
     gan.d_optimizer.load_state_dict(copy.deepcopy(gan.d_optimizer.state_dict()))
 
