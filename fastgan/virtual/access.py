@@ -18,6 +18,7 @@ from fastgan.errors import UserError
 
 VARIABLE = "FASTGAN_TOKEN"
 _SHORTEST = 16
+_MOST_LOGGED = 300  # characters of a value
 _STEP = 0.1  # seconds, after which one who waits looks whether anybody still wants the rows
 _SENDABLE = re.compile(r"[!-~]+")
 
@@ -167,6 +168,8 @@ class Traffic:
 class Log:
     """A line of JSON for each call, without tokens, which never come near it.
 
+    Of a value that would be longer, the line has the first 300 characters: a request may have a megabyte.
+
     Rows are served even where a line cannot be written, on a full disk or to a reader that has gone: the next
     line that can be written says how many were ``lost`` before it.
 
@@ -185,6 +188,7 @@ class Log:
         """Write a line."""
         if self._stream is None:
             return
+        values = {k: _cut(v) for k, v in values.items()}
         values = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | values
         with self._lock:
             if self.lost:
@@ -211,6 +215,11 @@ class Log:
         finally:
             values.setdefault("outcome", "ok")
             self.write(**values, seconds=round(time.perf_counter() - begin, 6))
+
+
+def _cut(value: Any) -> Any:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return value if len(text) <= _MOST_LOGGED else text[:_MOST_LOGGED]
 
 
 def _digest(token: str) -> bytes:

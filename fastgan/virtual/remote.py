@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,9 +216,12 @@ def is_loopback(host: str) -> bool:
 
 
 def _roots(path: Path) -> bytes:
-    try:
+    wanted = "a file of PEM certificates"
+    try:  # gRPC would only say that no server answers
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
         return path.read_bytes()
+    except ssl.SSLError as error:
+        reason = (error.reason or "damaged").lower().replace("_", " ")
+        raise UserError("tls_roots", f"'{path}', {reason}", wanted) from None
     except OSError as error:
-        raise UserError(
-            "tls_roots", f"'{path}', {error.strerror.lower()}", "a file of certificates"
-        ) from None
+        raise UserError("tls_roots", f"'{path}', {error.strerror.lower()}", wanted) from None

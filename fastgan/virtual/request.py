@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fastgan.data.reading import shown
@@ -76,9 +76,13 @@ class Request:
             raise UserError("request", _brief(name), "one of " + ", ".join(cls.__dataclass_fields__))
         return cls(**fields)
 
+    def given(self) -> dict[str, Any]:
+        """Return what is asked for, without what is left to the server."""
+        return {k: v for k, v in vars(self).items() if v is not None}
+
     def content(self) -> bytes:
         """Return the ticket."""
-        return json.dumps({k: v for k, v in asdict(self).items() if v is not None}).encode()
+        return json.dumps(self.given()).encode()
 
 
 def _whole(name: str, value: Any, high: int) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastgan import generator_file
-from fastgan.errors import UserError, nearest
+from fastgan.errors import UserError, brief, nearest
 from fastgan.trained import TrainedGenerator
 from fastgan.virtual.access import Busy, Limits, Log, Tokens, Traffic
 from fastgan.virtual.request import Request
@@ -118,15 +118,15 @@ class Server(flight.FlightServerBase):
         """Return the rows that the ticket asks for."""
         with self._call(context, "get") as line:
             request = Request.read(ticket.ticket)
-            line.update(json.loads(request.content()))
+            line.update(request.given())
             return flight.RecordBatchStream(self._reader(self._table(request), line, context))
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
         """Answer ``health`` with JSON."""
         with self._call(context, "action") as line:
-            line["action"] = action.type[:80]
+            line["action"] = action.type
             if action.type != "health":
-                raise UserError("action", repr(action.type[:80]), "health")
+                raise UserError("action", brief(action.type), "health")
             tables = {name: served.digest for name, served in self.tables.items()}
             status = "draining" if self._draining.is_set() else "ok"
             answer = {"status": status, "streams": self.traffic.streams, "lost_log_lines": self.log.lost}
@@ -156,19 +156,18 @@ class Server(flight.FlightServerBase):
             request = Request(descriptor.path[0].decode(errors="replace"))
         else:
             request = Request.read(descriptor.command or b"")
-        line.update(json.loads(request.content()))
+        line.update(request.given())
         return request
 
     def _served(self, request: Request) -> Served:
         if request.table not in self.tables:
             known = ", ".join(self.tables)
-            raise UserError(
-                "table", repr(request.table[:80]), f"one of {known}", nearest(request.table[:80], self.tables)
-            )
+            hint = nearest(request.table, self.tables)
+            raise UserError("table", brief(request.table), f"one of {known}", hint)
         served = self.tables[request.table]
         if request.generator not in (None, served.digest):
             hint = "The file was replaced: connect again."
-            raise UserError("generator", repr(request.generator[:80]), served.digest, hint)
+            raise UserError("generator", brief(request.generator), served.digest, hint)
         return served
 
     def _table(self, request: Request) -> VirtualTable:
@@ -223,7 +222,7 @@ class Server(flight.FlightServerBase):
             traceback.print_exc(file=sys.stderr)
             failed = flight.FlightInternalError("a bug in the server; its error output has more")
         if failed or method != "get":
-            outcome = failed.args[0][:300] if failed else "ok"
+            outcome = failed.args[0] if failed else "ok"
             self.log.write(**line, outcome=outcome, seconds=round(time.perf_counter() - begin, 6))
         if failed:
             raise failed

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fastgan import generator_file
-from fastgan.errors import UserError, nearest
+from fastgan.errors import UserError, brief, nearest
 from fastgan.trained import TrainedGenerator
 
 MOST_ROWS = 2**62
@@ -41,27 +42,38 @@ def condition(where: Mapping[str, Any]) -> dict[str, Any]:
         UserError: it is something else.
     """
     if not isinstance(where, Mapping) or set(where) != {"label"}:
-        raise UserError("where", repr(where), 'a condition on the label, such as {"label": 3}')
+        raise UserError("where", brief(where), 'a condition on the label, such as {"label": 3}')
     label = where["label"]
     return {"label": label if isinstance(label, (int, str)) else str(label)}
 
 
-def chosen(columns: Iterable[str], known: Collection[str], fewest: int = 1) -> list[str]:
-    """Return the names of ``columns``, ``fewest`` or more.
+def chosen(
+    columns: Iterable[str],
+    known: Collection[str],
+    fewest: int = 1,
+    *,
+    once: bool = False,
+    argument: str = "columns",
+) -> list[str]:
+    """Return the names of ``columns``, ``fewest`` or more, which ``argument`` asks for.
 
     Raises:
-        UserError: they are no list of names, or one is not among the ``known``.
+        UserError: they are no list of names, one is not among the ``known``, or stands twice where it may
+            stand ``once``.
     """
     try:
         names = None if isinstance(columns, str) else list(columns)
     except TypeError:
         names = None
     if names is None or len(names) < fewest:
-        raise UserError("columns", repr(columns), "a list of at least one name")
+        hint = f"Write [{brief(columns)}]." if isinstance(columns, str) else ""
+        raise UserError(argument, brief(columns), "a list of at least one name", hint)
     for name in names:
         if not isinstance(name, str) or name not in known:
-            some = ", ".join(list(known)[:19]) + (", ..." if len(known) > 19 else "")
-            raise UserError("columns", repr(name), f"one of {some}", nearest(str(name), known))
+            hint = nearest(name, known) if isinstance(name, str) else ""
+            raise UserError(argument, brief(name), f"one of {_some(known)}", hint)
+    if once and len(set(names)) < len(names):
+        raise UserError(argument, brief(names), "each name once")
     return [str(name) for name in names]  # NumPy's strings, too
 
 
@@ -71,13 +83,17 @@ def class_of(generator: TrainedGenerator, name: str, argument: str) -> int:
     Raises:
         UserError: an unknown class, or a generator without labels.
     """
-    got, classes = f"label '{name}'", generator.schema.classes
+    got, classes = f"label {brief(name)}", generator.schema.classes
     if not generator.spec.classes:
         hint = "Train it with --condition on labelled data."
         raise UserError(argument, got, "nothing, since this generator was trained without labels", hint)
     if name not in classes:
-        raise UserError(argument, got, "a label of " + ", ".join(classes), nearest(name, classes))
+        raise UserError(argument, got, f"a label of {_some(classes)}", nearest(name, classes))
     return classes.index(name)
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(islice(names, 19)) + (", ..." if len(names) > 19 else "")
 
 
 def need(package: str) -> ModuleType:

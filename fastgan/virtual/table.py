@@ -72,9 +72,7 @@ class VirtualTable(ComputedDataset):
 
     def _set_columns(self, known: dict[str, Column], names: Iterable[str] | None) -> None:
         """Choose columns of those ``known``; None takes all."""
-        names = list(known) if names is None else chosen(names, known)
-        if len(set(names)) != len(names):
-            raise UserError("columns", repr(names), "each name once")
+        names = list(known) if names is None else chosen(names, known, once=True)
         self._columns = {name: known[name] for name in names}
         super().__init__(pa.schema([column.field() for column in self._columns.values()]))
 
@@ -116,9 +114,12 @@ class VirtualTable(ComputedDataset):
 
     def __getitem__(self, rows: slice) -> VirtualTable:
         """Return the table of a range of rows, such as ``table[10:20]``; its rows keep their numbers."""
-        if not isinstance(rows, slice) or rows.step not in (None, 1):
+        try:
+            start, stop, step = rows.indices(self._rows)
+        except (AttributeError, TypeError, ValueError):  # no slice, one of no whole numbers, a step of 0
+            step = None
+        if step != 1:
             raise UserError("table[...]", repr(rows), "a range of rows, such as table[10:20]")
-        start, stop, _ = rows.indices(self._rows)
         copy = self._copy()
         copy._first, copy._rows = self._first + start, max(stop - start, 0)
         return copy

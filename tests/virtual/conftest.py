@@ -40,6 +40,15 @@ def path(tmp_path, labelled):
     return tmp_path / "generator.safetensors"
 
 
+@pytest.fixture
+def numbers(tmp_path):
+    """A file of what ``served.HERE`` has the rows of."""
+    from served import NUMBERS
+
+    generator_file.save(tmp_path / "numbers.safetensors", NUMBERS)
+    return tmp_path / "numbers.safetensors"
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A folder with three generator files, as a server has them."""

@@ -11,7 +11,12 @@ import time
 from pathlib import Path
 
 import pyarrow.flight as flight
+from helpers.generators import generator_of, spec_of
 
+from fastgan.virtual import VirtualTable
+
+NUMBERS = generator_of(spec_of(16, 3, head="linear"), dtype="float32")
+HERE = VirtualTable(NUMBERS, 2**40)
 TOKEN, OTHER = "a-token-of-some-length", "the-token-of-another"
 
 

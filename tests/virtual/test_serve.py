@@ -184,6 +184,7 @@ def test_queries_ask_for_what_they_read(server, tables):
 
 
 def test_what_connect_refuses(server, tmp_path):
+    (tmp_path / "text").write_text("no certificate")
     for arguments, words in (
         ((server.uri,), "one of images, numbers, people"),
         (("http://x",), "uri"),
@@ -191,11 +192,14 @@ def test_what_connect_refuses(server, tmp_path):
         (("grpc://127.0.0.1:99999",), "grpc://host:port"),
         (("grpc://example.com:1", TOKEN), "tls"),
         ((server.uri, TOKEN + "\n"), "token: .* printable ASCII"),
-        (("grpc+tls://localhost:1",), "tls_roots"),
+        (("grpc+tls://localhost:1",), "tls_roots: got '.*none', no such file"),
+        (("grpc+tls://localhost:1",), "tls_roots: got '.*text', no certificate .* PEM"),
+        (("grpc+tls://localhost:1",), "tls_roots: got '.*', is a directory"),
         ((Path("x"),), r"uri: got PosixPath\('x'\); wanted grpc"),
         ((server.uri + "/images",), "nothing behind the port"),
     ):
-        options = {"tls_roots": tmp_path / "none"} if words == "tls_roots" else {}
+        name = re.search("none|text|$", words)[0]
+        options = {"tls_roots": tmp_path / name} if words.startswith("tls_roots") else {}
         with pytest.raises(UserError, match=words):
             connect(*arguments, **options)
     for options, words in (

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 from helpers.generators import generator_of, spec_of
-from served import Process, calls, until
+from served import HERE, Process, calls, until
 
 from fastgan import generator_file
 from fastgan.errors import UserError
-from fastgan.virtual import VirtualTable, connect
-from fastgan.virtual.access import Log
-
-GENERATOR = generator_of(spec_of(16, 3, head="linear"), dtype="float32")
-HERE = VirtualTable(GENERATOR, 2**40)
+from fastgan.virtual import connect
 
 
 @pytest.fixture
-def path(tmp_path):
-    generator_file.save(tmp_path / "numbers.safetensors", GENERATOR)
-    return tmp_path / "numbers.safetensors"
-
-
-@pytest.fixture
-def server(path, tmp_path):
-    with Process(tmp_path, str(path), "--threads", "1", "--max-streams", "64", "--grace", "1") as process:
+def server(numbers, tmp_path):
+    with Process(tmp_path, str(numbers), "--threads", "1", "--max-streams", "64", "--grace", "1") as process:
         yield process
 
 
@@ -112,8 +99,8 @@ def test_fifty_at_once(server):
     assert server.health()["streams"] == 0
 
 
-def test_too_many_streams_are_refused_and_those_there_go_on(path, tmp_path):
-    with Process(tmp_path, str(path), "--max-total", "3") as server:
+def test_too_many_streams_are_refused_and_those_there_go_on(numbers, tmp_path):
+    with Process(tmp_path, str(numbers), "--max-total", "3") as server:
         readers = [connect(server.uri).batches() for _ in range(3)]
         batches = [reader.read_next_batch() for reader in readers]
         with pytest.raises(UserError, match=r"3 streams are open.* has room\. Try again later"):
@@ -189,111 +176,22 @@ def test_malformed_tickets_and_descriptors(server):
     assert "Traceback" not in err
 
 
-def test_a_file_that_is_replaced_while_it_is_served(server, path):
+def test_a_file_that_is_replaced_while_it_is_served(server, numbers):
     table = connect(server.uri)
     reader = table.batches()
     rows = [reader.read_next_batch()]
-    generator_file.save(path, generator_of(spec_of(16, 3, head="linear"), dtype="float32", scale=2.0))
+    generator_file.save(numbers, generator_of(spec_of(16, 3, head="linear"), dtype="float32", scale=2.0))
     rows += [reader.read_next_batch() for _ in range(20)]
     read = pa.Table.from_batches(rows)
     assert read.equals(HERE[: read.num_rows].to_table())
-    path.unlink()
+    numbers.unlink()
     assert connect(server.uri)[:100].to_table().equals(HERE[:100].to_table())
 
 
-def test_a_server_that_comes_back_with_another_file(server, path, tmp_path):
+def test_a_server_that_comes_back_with_another_file(server, numbers, tmp_path):
     table = connect(server.uri)
     server.stop()
-    generator_file.save(path, generator_of(spec_of(16, 3, head="linear"), dtype="float32", scale=2.0))
+    generator_file.save(numbers, generator_of(spec_of(16, 3, head="linear"), dtype="float32", scale=2.0))
     port = server.uri.rpartition(":")[2]
-    with Process(tmp_path, str(path), "--port", port), pytest.raises(UserError, match="replaced"):
+    with Process(tmp_path, str(numbers), "--port", port), pytest.raises(UserError, match="replaced"):
         table[:10].to_table()
-
-
-@pytest.mark.parametrize("signal_", [15, 2])
-def test_stopping_under_load(path, tmp_path, signal_):
-    """Some read on, some never read: the server ends in time, and nobody's rows are wrong."""
-    with Process(tmp_path, str(path), "--threads", "1", "--grace", "1") as server:
-        unread = [connect(server.uri).batches() for _ in range(2)]
-        begun = [reader.read_next_batch() for reader in unread]
-        results = []
-        ready = threading.Barrier(5)
-
-        def read():
-            batches = connect(server.uri).batches()
-            rows = [batches.read_next_batch()]
-            ready.wait()
-            try:
-                for batch in batches:
-                    rows = [*rows[-2:], batch]
-            except (UserError, OSError, pa.ArrowException) as error:
-                results.append((rows, str(error)))
-            else:
-                results.append((rows, None))
-
-        threads = [threading.Thread(target=read) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        ready.wait()
-        begin = time.monotonic()
-        code, out, _ = server.stop(signal_)
-        assert code == 0 and time.monotonic() - begin < 8
-        assert "stopping: 6 live streams" in out and "stopped" in out
-        for thread in threads:
-            thread.join(20)
-            assert not thread.is_alive()
-        assert len(results) == 4
-        for rows, error in results:
-            assert error is not None, "a stream that was cut off seemed whole"
-            for batch in rows:
-                first = batch["row"][0].as_py()
-                assert pa.Table.from_batches([batch]).equals(HERE[first : first + len(batch)].to_table())
-        assert begun
-        with pytest.raises(UserError, match="Is it up"):
-            connect(server.uri)
-
-
-def test_streams_that_end_in_time_are_whole(path, tmp_path):
-    with Process(tmp_path, str(path), "--threads", "1", "--grace", "60") as server:
-        reader = connect(server.uri)[:500_000].batches()
-        rows = [reader.read_next_batch()]
-        stopped = ThreadPoolExecutor(1).submit(server.stop)
-        until(lambda: server.health()["status"] == "draining")
-        with pytest.raises(UserError, match="shutting down"):
-            connect(server.uri)
-        rows += list(reader)
-        assert pa.Table.from_batches(rows).equals(HERE[:500_000].to_table())
-        assert stopped.result(20)[0] == 0
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_rows_are_served_where_the_log_cannot_be_written(path, tmp_path):
-    with Process(tmp_path, str(path), "--log", "/dev/full") as server:
-        assert connect(server.uri)[:50_000].to_table().equals(HERE[:50_000].to_table())
-        with pytest.raises(UserError, match="x9"):
-            connect(server.uri, columns=["x9999"])
-        assert server.health()["lost_log_lines"] >= 3
-        code, _, err = server.stop()
-        assert code == 0 and "Traceback" not in err
-
-
-def test_a_log_tells_how_many_lines_it_lost():
-    """The disk is full after half a line, for two lines more, and free again."""
-
-    class Disk(io.BytesIO):
-        room = 100
-
-        def write(self, content):
-            if not self.room:
-                raise OSError(28, "full")
-            self.room -= (taken := min(len(content), self.room))
-            return super().write(content[:taken])
-
-    disk = Disk()
-    log = Log(disk)
-    for number, room in enumerate([100, 30, 0, 0, 1000, 1000]):
-        disk.room = room
-        log.write(number=number)
-    lines = disk.getvalue().decode().splitlines()
-    assert [json.loads(line)["number"] for line in (lines[0], *lines[2:])] == [0, 4, 5]
-    assert [json.loads(line).get("lost") for line in lines[2:]] == [3, None] and log.lost == 0

@@ -36,7 +36,8 @@ def test_a_condition_without_labels(features):
     [
         (["rwo"], "Did you mean 'row'"),
         ([], "at least one"),
-        ("row", "a list"),
+        ("row", r"a list of at least one name\. Write \['row'\]\."),
+        (["x1" * 10**6], "columns: got 'x1x1.{1,80}'; wanted one of row"),
         (5, "a list"),
         (["row", "row"], "once"),
         ([1], "columns: got 1"),
@@ -65,6 +66,9 @@ def test_a_column_left_out_cannot_be_selected_again(features):
         (lambda g: VirtualTable("/nowhere/x.safetensors", 5), "/nowhere/x.safetensors: got no such file"),
         (lambda g: VirtualTable(g, 5)[3], "range of rows"),
         (lambda g: VirtualTable(g, 5)[::2], "range of rows"),
+        (lambda g: VirtualTable(g, 5)[1.5:3], r"table\[\.\.\.\]: got slice\(1.5, 3, None\); wanted a range"),
+        (lambda g: VirtualTable(g, 5)["row"], "range of rows"),
+        (lambda g: VirtualTable(g, 5)[::0], "range of rows"),
         (
             lambda g: VirtualTable(g, 5).take([5]),
             "indices: got int64, 5 to 5; wanted whole numbers from 0 to 4",
