@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from fastgan.graphs import AlternatingSteps, capture_alternating
+from fastgan.graphs.capture import Captures
 
 LATENT, FEATURES = 3, 5
 
@@ -85,3 +87,17 @@ class Wgan:
 def batches(count: int, rows: int = 6) -> list[Tensor]:
     random = torch.Generator().manual_seed(2)
     return [torch.rand(rows, FEATURES, generator=random) for _ in range(count)]
+
+
+def captures(gan, stand_in, *, warmup=2, iterate=None, scaled=False, generators=(), **options):
+    step = gan.captured(capture=False, **options)
+    named = {"d_optimizer": gan.d_optimizer, "g_optimizer": gan.g_optimizer}
+    for optimizer in named.values():  # as it must be on CUDA; the fused step on the CPU does not mind
+        optimizer.param_groups[0]["capturable"] = True
+    wrapped = stand_in.wrap(iterate or step._iterate)
+    return Captures(wrapped, torch.device("cpu"), named, scaled, generators, warmup)
+
+
+def run(found: Captures, *rows):
+    metrics, names = found.run(*tree_flatten(list(rows)))
+    return dict(zip(names, metrics.tolist(), strict=True))
