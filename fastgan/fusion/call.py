@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastgan.ops import linear_leaky_relu
+from fastgan.ops.library import has_modes
 
 # What comes after a Linear: a module, a function of ``torch``, or the name of a method of tensors.
 Activation = Callable | str
@@ -25,6 +26,7 @@ Activation = Callable | str
 _RELUS = (F.relu, torch.relu, torch.relu_)
 _LEAKY_RELUS = (F.leaky_relu, F.leaky_relu_)
 ACTIVATIONS = (nn.LeakyReLU, nn.ReLU)
+_FORWARDS = {cls: cls.forward for cls in (nn.Linear, *ACTIVATIONS)}  # some patch those of PyTorch's classes
 RELU_METHODS = ("relu", "relu_")
 # Subclasses of tensors (distributed, fake, of users) have their own idea of ``F.linear``.
 _TENSORS = (Tensor, nn.Parameter)
@@ -53,7 +55,7 @@ def call(site: Any, activation: Activation, linear: Callable, x: Tensor, *args: 
         slope = slope_of(activation, args, options)
         # What is exported or traced runs where there is no fastgan.
         exporting = torch.jit.is_tracing() or _is_exporting()
-        if type(slope) is float and not exporting and not _has_any_global_hook():
+        if type(slope) is float and not exporting and not _has_any_global_hook() and not has_modes():
             weight, bias = operands(linear)
             if type(weight) in _TENSORS and (bias is None or type(bias) in _TENSORS):
                 return linear_leaky_relu(x, weight, bias, slope)
@@ -115,7 +117,7 @@ def is_activation(thing: object) -> bool:
 
 
 def obstacle(module: nn.Module) -> str | None:
-    """Return why a call of a Linear, LeakyReLU or ReLU is more than its ``forward``, or None."""
+    """Return why a call of a Linear, LeakyReLU or ReLU, and no subclass, is more than PyTorch's forward."""
     if (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -123,6 +125,11 @@ def obstacle(module: nn.Module) -> str | None:
         or module._backward_pre_hooks
     ):
         return "a hook"
-    if "forward" in module.__dict__ or module._compiled_call_impl is not None:
+    cls = type(module)
+    if (
+        "forward" in module.__dict__
+        or module._compiled_call_impl is not None
+        or cls.forward is not _FORWARDS[cls]
+    ):
         return "a forward of its own"
     return None

@@ -9,15 +9,17 @@ from __future__ import annotations
 import copyreg
 from abc import ABCMeta
 from collections.abc import Callable
-from functools import cache
-from types import FunctionType
+from functools import cache, update_wrapper
+from types import CellType, FunctionType
 from typing import Any, Generic
 
 from torch import nn
 
 from fastgan.fusion import sequential
+from fastgan.fusion.own_class import asks_for_class
 from fastgan.fusion.source import CannotRewrite, Site, rewrite
 
+_FORWARD, _ITER = nn.Sequential.forward, nn.Sequential.__iter__
 _PLAIN, _SITES, _ALONE = "_fastgan_plain_class", "_fastgan_sites", sequential.ALONE
 
 
@@ -34,13 +36,45 @@ def _unfused(cls: type) -> type:
     if bases == cls.__bases__:
         return cls
     # A subclass that was made of the fused class, as parametrizations of the module's own parameters do.
-    members = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-    return type(cls)(cls.__name__, bases, members)
+    cell = CellType()
+    members = {
+        name: _with_cell(value, cls, cell)
+        for name, value in vars(cls).items()
+        if name not in ("__dict__", "__weakref__")
+    }
+    cell.cell_contents = type(cls)(cls.__name__, bases, members)
+    return cell.cell_contents
+
+
+def _with_cell(member: Any, cls: type, cell: CellType) -> Any:
+    """Return a member of a class for another class, which is in a cell: ``super()`` reads such a one."""
+    if isinstance(member, property):
+        return property(*(_with_cell(f, cls, cell) for f in (member.fget, member.fset, member.fdel)))
+    if isinstance(member, classmethod | staticmethod):
+        return type(member)(_with_cell(member.__func__, cls, cell))
+    if not isinstance(member, FunctionType) or not member.__closure__:
+        return member
+    closure = []
+    for old in member.__closure__:
+        try:
+            value = old.cell_contents
+        except ValueError:  # not assigned yet
+            value = None
+        new = _with_cell(value, cls, cell)  # decorators keep what they decorate in theirs
+        closure.append(cell if value is cls else old if new is value else CellType(new))
+    if all(new is old for new, old in zip(closure, member.__closure__, strict=True)):
+        return member
+    out = FunctionType(
+        member.__code__, member.__globals__, member.__name__, member.__defaults__, tuple(closure)
+    )
+    out.__kwdefaults__ = member.__kwdefaults__
+    return update_wrapper(out, member)
 
 
 def is_sequential(cls: type[nn.Module]) -> bool:
     """Whether a class calls its children in turn, as ``nn.Sequential`` does."""
-    return issubclass(cls, nn.Sequential) and cls.forward is nn.Sequential.forward
+    in_turn = issubclass(cls, nn.Sequential) and cls.__iter__ is _ITER
+    return in_turn and any(cls.forward is forward for forward in (_FORWARD, sequential.forward))
 
 
 def methods(cls: type[nn.Module]) -> dict[str, FunctionType]:
@@ -72,6 +106,9 @@ def fused_class(
         raise CannotRewrite(f"its class has a metaclass, {type(plain).__name__}")
     if any("__init_subclass__" in vars(c) for c in plain.__mro__ if c not in (object, Generic)):
         raise CannotRewrite("its class is told of subclasses")
+    for name, function in methods(plain).items():
+        if function is not sequential.forward and asks_for_class(function):
+            raise CannotRewrite(f"its {name} depends on the class that it has")
     members: dict[str, Any] = {n: getattr(plain, n) for n in ("__module__", "__qualname__", "__doc__")}
     members |= {_PLAIN: plain, "__reduce_ex__": _reduce_ex, _SITES: sites, _ALONE: alone}
     if is_sequential(plain):

@@ -1,7 +1,8 @@
 """Every place of a model, and whether it can be fused.
 
-A forward is traced as it is and with all candidates in its code rewritten. Both must give the same graph: the
-proof that rewriting changed nothing. The second trace tells which Linear each rewritten place calls.
+A forward is traced as it is and with all candidates in its code rewritten, in training and in evaluation.
+Both must give the same graph each time: the proof that rewriting changed nothing. The second trace tells
+which Linear each rewritten place calls.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from fastgan.fusion.candidates import candidates
 from fastgan.fusion.classes import fused_class, is_sequential, plain_class, set_class
 from fastgan.fusion.dataflow import Fate, fate_of
 from fastgan.fusion.source import CannotRewrite, Site
-from fastgan.fusion.trace import Failed, plain_copy, trace, variants
+from fastgan.fusion.trace import Failed, Trace, plain_copy, trace, variants
 
 _ELSEWHERE = "the code does not call the activation right where it calls the Linear"
+_NOTICED = "it, or what is around it, does something else once its class is another"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class _Study:
 
     def __init__(self, modules: dict[str, nn.Module]) -> None:
         self.modules = modules
-        self.failed: dict[str, str] = {}
+        self.names = {module: name for name, module in modules.items()}
+        self.closed: dict[str, str] = {}  # could not be traced in some way to run them, and why
+        self.opened: set[str] = set()  # could be in another
         self.unwritten: dict[str, str] = {}
         self.candidates: dict[str, type[nn.Module]] = {}
         self.calls: dict[tuple[str, str, str], _Call] = {}
@@ -76,57 +80,106 @@ class _Study:
         self.unfit: set[_Hit] = set()
         for name, module in modules.items():
             try:
-                self.candidates[name] = _candidate_class(module)
+                if cls := _candidate_class(module):
+                    self.candidates[name] = cls
             except CannotRewrite as error:
                 self.unwritten[name] = str(error)
 
     def trace(self, root: str) -> None:
-        """Trace a module, and note which ones in it cannot be traced."""
-        failed: dict[str, str] = {}
-        while root not in failed:
-            try:
-                self._trace(root, failed.keys())
-                break
-            except Failed as error:
-                name = _join(root, error.name)
-                failed[root if name in failed else name] = str(error)
-        self.failed |= failed
+        """Trace a module; note what in it cannot be traced, and what notices that it is fused."""
+        runs = self._plain_runs(root)
+        if not runs:
+            return
+        names = self._names(root)
+        inside = [name for name in names.values() if name in self.candidates]
+        fused = self._alike(root, runs, inside)
+        if fused is None:
+            if self._alike(root, runs, []) is None:
+                self.closed[root] = "two traces of it differ"
+                return
+            fused = self._alike(root, runs, self._unnoticed(root, runs, inside, []))
+        for new, run in zip(fused, runs, strict=True):
+            self._note(names, new)
+            self.opened |= {names[name] for name in new.reached - run.opaque}
 
-    def _trace(self, root: str, opaque: Collection[str]) -> None:
-        errors, done = [], False
-        inside = {name[len(root) + 1 if root else 0 :] for name in opaque}
-        inside |= {n for n, m in self.modules[root].named_modules() if isinstance(m, ScriptModule)}
-        for variant in variants(self.modules[root]):
-            try:
-                self._trace_variant(root, *variant, inside)
-                done = True
-            except Failed as error:
-                errors.append(error)
-        if not done:
-            raise errors[0]
+    def _plain_runs(self, root: str) -> list[_Run]:
+        """Return the ways to run a module that can be traced; a part that cannot is one node there."""
+        module, names, runs, failures = self.modules[root], self._names(root), [], []
+        scripted = {name for name, m in module.named_modules() if isinstance(m, ScriptModule)}
+        for training, arguments in variants(module):
+            failed: dict[str, str] = {}
+            while "" not in failed:
+                opaque = scripted | failed.keys()
+                try:
+                    graph = trace(self._copy(root, []), training, arguments, opaque).graph
+                except Failed as error:
+                    failed["" if error.name in failed else error.name] = str(error)
+                else:
+                    runs.append(_Run(training, arguments, opaque, str(graph)))
+                    self.closed |= {names[name]: reason for name, reason in failed.items()}
+                    break
+            failures += [failed[""]] if "" in failed else []
+        if not runs:
+            self.closed[root] = failures[0]
+        return runs
 
-    def _trace_variant(self, root: str, training: bool, arguments: dict, opaque: set[str]) -> None:
-        plain = trace(plain_copy(self.modules[root]), training, arguments, opaque)
-        copy = plain_copy(self.modules[root])
-        for name, module in copy.named_modules():
-            set_class(module, self.candidates.get(_join(root, name), type(module)))
-        new = trace(copy, training, arguments, opaque)
-        if str(plain.graph) != str(new.graph):
-            raise Failed("", "two traces of it differ")
-        self.reached |= {_join(root, name) for name in new.reached}
-        modules = {name: self.modules[_join(root, name)] for name, _ in copy.named_modules()}
+    def _copy(self, root: str, fused: Collection[str]) -> nn.Module:
+        """Return a plain copy of a module, with the candidates named in their place."""
+        copy, names = plain_copy(self.modules[root]), self._names(root)
+        inside = dict(copy.named_modules())
+        if inside.keys() != names.keys():
+            raise Failed("", "a copy of it has other modules")
+        for name, module in inside.items():
+            if names[name] in fused:
+                set_class(module, self.candidates[names[name]])
+        return copy
+
+    def _alike(self, root: str, runs: list[_Run], fused: Collection[str]) -> list[Trace] | None:
+        """Return the traces with these candidates in place, or None if one is not what it is without."""
+        traces = []
+        for run in runs:
+            try:
+                new = trace(self._copy(root, fused), run.training, run.arguments, run.opaque)
+            except Failed:
+                return None
+            if str(new.graph) != run.graph:
+                return None
+            traces.append(new)
+        return traces
+
+    def _unnoticed(self, root: str, runs: list[_Run], suspects: list[str], kept: list[str]) -> list[str]:
+        """Return what was kept and those suspects that can be fused with it; refuse the others."""
+        if self._alike(root, runs, kept + suspects) is not None:
+            return kept + suspects
+        if len(suspects) == 1:
+            del self.candidates[suspects[0]]
+            self.unwritten[suspects[0]] = _NOTICED
+            return kept
+        half = len(suspects) // 2
+        return self._unnoticed(
+            root, runs, suspects[half:], self._unnoticed(root, runs, suspects[:half], kept)
+        )
+
+    def _note(self, names: dict[str, str], new: Trace) -> None:
+        """Keep what a trace with the candidates in place has shown."""
+        self.reached |= {names[name] for name in new.reached}
+        modules = {name: self.modules[whole] for name, whole in names.items()}
         linears = [n for n in new.graph.nodes if isinstance(modules.get(n.target), nn.Linear)]
         for node, caller in zip(linears, new.callers, strict=True):
             fate = fate_of(node, modules)
             hit = new.hits.get(next(iter(node.users), None))
-            hit = hit and _Hit(_join(root, hit[0]), hit[1])
-            key = (_join(root, node.target), _join(root, caller), fate.what)
+            hit = hit and _Hit(names[hit[0]], hit[1])
+            key = (names[node.target], names[caller], fate.what)
             if key not in self.calls or self.calls[key].fate.reason or not self.calls[key].hit:
                 self.calls[key] = _Call(fate, hit)
             if hit and not fate.reason:
                 self.fit.add(hit)
             if hit and fate.kept:
                 self.unfit.add(hit)
+
+    def _names(self, root: str) -> dict[str, str]:
+        """Return for every module in one its name in the whole model, where a shared one has one name."""
+        return {name: self.names[module] for name, module in self.modules[root].named_modules()}
 
     def analysis(self) -> Analysis:
         """Return what has been found."""
@@ -147,7 +200,13 @@ class _Study:
                 places.append(Place(name, f"{kind}, {call.fate.what}", self._reason(caller, call)))
             if not calls:
                 places.append(Place(name, kind, self._unseen(name)))
-        return Analysis(places, {hit.module: self._fused(hit.module) for hit in self.fit - self.unfit})
+        fused = {hit.module for hit in self.fit - self.unfit if hit.module in self.candidates}
+        return Analysis(places, {name: self._fused(name) for name in fused})
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """What cannot be traced in any way, and why."""
+        return {name: reason for name, reason in self.closed.items() if name not in self.opened}
 
     def _fused(self, name: str) -> Fused:
         if _is_sequential(self.modules[name]):
@@ -158,7 +217,7 @@ class _Study:
     def _reason(self, caller: str, call: _Call) -> str:
         if call.fate.reason:
             return call.fate.reason
-        if call.hit is None:
+        if call.hit is None or caller in self.unwritten:
             return self.unwritten.get(caller, _ELSEWHERE)
         spoilt = "the same code has a result that is changed in place"
         return spoilt if call.hit in self.unfit else ""
@@ -174,6 +233,15 @@ class _Study:
         return "the forward does not call it"
 
 
+class _Run(NamedTuple):
+    """A way to run a module, and the graph that it then has."""
+
+    training: bool
+    arguments: dict[str, Any]
+    opaque: set[str]
+    graph: str
+
+
 class _Hit(NamedTuple):
     module: str
     site: Any
@@ -184,11 +252,14 @@ class _Call(NamedTuple):
     hit: _Hit | None
 
 
-def _candidate_class(module: nn.Module) -> type[nn.Module]:
-    if _is_sequential(module):
-        return fused_class(plain_class(module))
+def _candidate_class(module: nn.Module) -> type[nn.Module] | None:
+    plain = plain_class(module)
+    if is_sequential(plain):
+        return fused_class(plain)
+    if issubclass(plain, nn.Sequential) and plain.__iter__ is not nn.Sequential.__iter__:
+        raise CannotRewrite(f"{plain.__name__} has an __iter__ of its own")
     sites = candidates(module)
-    return fused_class(plain_class(module), sites) if sites else plain_class(module)
+    return fused_class(plain, sites) if sites else None
 
 
 def _is_sequential(module: nn.Module) -> bool:

@@ -65,7 +65,7 @@ def rewrite(name: str, function: FunctionType, accept: Accept) -> FunctionType |
         CannotRewrite: without source, or where the source is not that of the running code.
     """
     code = function.__code__
-    tree, node = _source(code)
+    tree, node = source_of(code)
     node.body = _Joiner(name, code, accept, node).block(node.body)
     editor = _Editor(name, code, accept)
     node.body = [editor.visit(statement) for statement in node.body]
@@ -83,8 +83,12 @@ def rewrite(name: str, function: FunctionType, accept: Accept) -> FunctionType |
     return functools.update_wrapper(out, function)
 
 
-def _source(code: CodeType) -> tuple[ast.Module, ast.FunctionDef]:
-    """Return the module and the function in it that has a code."""
+def source_of(code: CodeType) -> tuple[ast.Module, ast.FunctionDef]:
+    """Return the module and the function in it that has a code.
+
+    Raises:
+        CannotRewrite: no source, or another one.
+    """
     try:
         tree = ast.parse("".join(linecache.getlines(code.co_filename)))
     except SyntaxError as error:
@@ -140,8 +144,7 @@ class _InMethod(ast.NodeTransformer):
         self.name, self.code, self.accept = name, code, accept
 
     def visit(self, node: ast.AST) -> ast.AST:
-        scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-        return node if isinstance(node, scopes) else super().visit(node)
+        return node if isinstance(node, _SCOPES) else super().visit(node)
 
     def pair(self, node: ast.AST) -> Pair | None:
         """Return the pair of which a node is the activation's call, as far as its form tells."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._device import DeviceContext
 
 LIBRARY = torch.library.Library("fastgan", "FRAGMENT")
 
@@ -33,14 +34,24 @@ def differentiate(name: str, function: type[torch.autograd.Function]) -> None:
 _TENSORS = (Tensor, torch.nn.Parameter)
 
 
+def has_modes() -> bool:
+    """Return whether a TorchFunctionMode, other than a default device, has a say in PyTorch's functions."""
+    # Compilers take modes for themselves.
+    if not torch._C._is_torch_function_mode_enabled() or torch.compiler.is_compiling():
+        return False
+    stack = map(torch._C._get_function_stack_at, range(torch._C._len_torch_function_stack()))
+    return any(type(mode) is not DeviceContext for mode in stack)
+
+
 def is_plain(tensor: Tensor) -> bool:
     """Return whether nobody but autograd listens: then a kernel may be called without the dispatcher.
 
     Not so for fake tensors, those that torch.func has wrapped, subclasses, batches of gradients, and under
-    dispatch modes.
+    modes.
     """
     return (
         type(tensor) in _TENSORS
+        and not has_modes()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
         and not is_batched(tensor)
