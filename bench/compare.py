@@ -11,6 +11,7 @@ fails has fallen twice or more, the last time too.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -23,7 +24,7 @@ from bench import bench_generate, bench_ops, bench_step, machine, results
 from bench.measure import measure
 from bench.options import QUICK, Options
 from bench.plan import Group
-from bench.stats import BUSY
+from bench.stats import BUSY, ENOUGH
 from bench.team import Team
 from fastgan.cli import run_command
 from fastgan.errors import UserError
@@ -33,7 +34,11 @@ RUNS = 5  # the newest stored ones that count
 TRIES = 3
 SECONDS = 150.0  # after which nothing is measured a third time
 FALLEN, NOISY = "FALLEN", "too noisy"
-_EVERYWHERE = ("native", "torch_eager", "torch_rows", "sgemm", "limits", "ops")  # peers that no machine lacks
+_EVERYWHERE = (  # modules of peers that no machine with this repository lacks
+    *("native", "noise", "tables", "virtual", "files", "startup"),
+    *("torch_eager", "torch_rows", "sgemm", "limits", "ops"),
+)
+_EXTRA = re.compile("jax|duckdb|polars", re.IGNORECASE)  # what these need that a machine may lack
 WORDS = (FALLEN, "risen", "as before", NOISY, "new")
 _HELD = WORDS[:3]  # against earlier runs
 
@@ -68,7 +73,7 @@ class Change:
 def compare(stored: list[Line], fresh: list[Line]) -> list[Change]:
     """Return what became of every ratio of the fresh lines."""
     history: dict[Key, list[Line]] = defaultdict(list)
-    for key, row in _rows(stored):
+    for key, row in _rows(sorted(stored, key=lambda line: line["run"])):
         if row["summary"] and not row["summary"]["noisy"]:
             history[key].append(row["summary"])
     ours = ((key, row) for key, row in _rows(fresh) if row["more_is_better"] is not None)
@@ -77,17 +82,23 @@ def compare(stored: list[Line], fresh: list[Line]) -> list[Change]:
 
 
 def not_measured(stored: list[Line], fresh: list[Line]) -> list[tuple[str, str, str]]:
-    """Return the ratios that the newest of the stored runs has and the fresh one has not, by any method."""
+    """Return the ratios that the newest of the stored runs has and the fresh one has not, by any method.
+
+    One without a figure, because a contender did not run, is none.
+    """
     newest = max((line["run"] for line in stored), default="")
-    before = {key[:3] for key, _ in _rows([line for line in stored if line["run"] == newest])}
-    return sorted(before - {key[:3] for key, _ in _rows(fresh)})
+    before, now = (
+        {key[:3] for key, row in _rows(lines) if row["summary"]}
+        for lines in ([line for line in stored if line["run"] == newest], fresh)
+    )
+    return sorted(before - now)
 
 
 def _change(key: Key, row: Line, before: list[Line]) -> Change | None:
     new = row["summary"]
     then = (min(s["low"] for s in before), max(s["high"] for s in before)) if before else None
     if new is None:
-        ours = all(peer.split(".")[0] in _EVERYWHERE for peer in row["peers"])
+        ours = not _EXTRA.search(row["title"]) and all(map(_everywhere, row["peers"]))
         return Change(key, then, None, FALLEN) if then and ours else None
     now = (new["median"], new["low"], new["high"])
     if then is None:
@@ -95,9 +106,14 @@ def _change(key: Key, row: Line, before: list[Line]) -> Change | None:
     below, above = new["high"] < then[0] * (1.0 - TOLERANCE), new["low"] > then[1] * (1.0 + TOLERANCE)
     if not row["more_is_better"]:
         below, above = above, below
-    if new["noisy"] and (new["others"] > BUSY or not below):  # a wide interval may lie below as a whole
+    sound = new["rounds"] >= ENOUGH and new["others"] <= BUSY
+    if new["noisy"] and not (sound and below):  # a wide interval may lie below as a whole
         return Change(key, then, now, NOISY)
     return Change(key, then, now, FALLEN if below else "risen" if above else "as before")
+
+
+def _everywhere(peer: str) -> bool:
+    return peer.split(".")[0] in _EVERYWHERE and not _EXTRA.search(peer)
 
 
 def _rows(lines: list[Line]) -> Iterator[tuple[Key, Line]]:
@@ -118,7 +134,7 @@ def groups(options: Options) -> list[tuple[str, Group]]:
         ("ops", bench_ops, ("dense",)),
     ]
     return [
-        (suite, g.only([c for c in g.contenders if c.peer.split(".")[0] in _EVERYWHERE]))
+        (suite, g.only([c for c in g.contenders if _everywhere(c.peer)]))
         for suite, module, names in found
         for g in module.groups(options)
         if g.name in names

@@ -9,8 +9,8 @@ says, whatever else is stored.
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,26 +30,20 @@ PARTS = {"Images": section.images, "Server": section.served, "Speed": section.re
 def whole(folder: Path) -> dict[str, list[Line]]:
     """Return the lines of each whole run of a machine, by the run's time, in the order of the files.
 
-    A run is whole if it has all suites that measure its device, without ``--quick``, and on all cores of the
-    machine. Lines of some of a group's contenders do not count.
+    A run is whole if it was made with the default options on all cores, and has as many groups of each suite
+    as its own version had: it says how many (``suites.whole``). Of a group, some contenders (``-k``) do not
+    count; one that could not run does, with its reason.
     """
     found: dict[str, list[Line]] = {}
     for line in results.read(folder):
-        if not line["quick"] and not line.get("part") and results.on_all_cores(line):
+        if line.get("whole") and not line.get("part"):
             found.setdefault(line["run"], []).append(line)
-    return {
-        run: lines
-        for run, lines in found.items()
-        if suites("gpu" in lines[0]["facts"]) <= {line["suite"] for line in lines}
-    }
+    return {run: lines for run, lines in found.items() if _counts(lines) == lines[0]["whole"]}
 
 
-def suites(gpu: bool) -> set[str]:
-    """Return the names of all suites, or of those that measure a GPU."""
-    names = {path.stem for path in Path(__file__).parent.glob("bench_*.py")}
-    if gpu:
-        names = {n for n in names if not hasattr(importlib.import_module(f"bench.{n}"), "CPU_ONLY")}
-    return {name.removeprefix("bench_") for name in names}
+def _counts(lines: list[Line]) -> Counter[str]:
+    """Return how many groups there are of each suite."""
+    return Counter(suite for suite, _ in {(line["suite"], line["title"]) for line in lines})
 
 
 def replaced(text: str, name: str, part: str) -> str:

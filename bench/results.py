@@ -95,10 +95,15 @@ def record(suite: str, measured: Measured) -> dict[str, Any]:
     }
 
 
-def new_run(command: str, facts: dict[str, Any], quick: bool) -> dict[str, Any]:
-    """Return what all lines of a run say: when, by which command, on what."""
+def new_run(
+    command: str, facts: dict[str, Any], quick: bool, whole: dict[str, int] | None = None
+) -> dict[str, Any]:
+    """Return what all lines of a run say: when, by which command, on what.
+
+    And how many groups of each suite make it whole (``suites.whole``): later versions have others.
+    """
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {"run": now, "command": command, "quick": quick, "facts": facts}
+    return {"run": now, "command": command, "quick": quick, "facts": facts, "whole": whole}
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:

@@ -235,11 +235,11 @@ def _value(row: Line, wanted: bool = False) -> str:
     s, percent = row["summary"], row["percent"]
     if s is None:
         said = "not measured"
-    elif s["noisy"]:
-        said = "too noisy"
     else:
         low, high = (number(s[k], percent)[:-1] for k in ("low", "high"))
         said = f"{number(s['median'], percent)} [{low}, {high}]"
+        if s["noisy"]:  # what misses by all of a wide interval shows it
+            said = f"too noisy, [{low}, {high}]" if row["verdict"] == "MISSED" else "too noisy"
     return f"{said} ({_wanted(row)})" if wanted and _wanted(row) else said
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import machine, results
+from bench import machine, results, suites
 from bench.measure import Measured, measure
 from bench.options import Options
 from bench.plan import Contender, Group
@@ -91,7 +91,8 @@ class Measurements:
         device = self.options.device
         if not self._run:
             facts = machine.facts(device) | {"threads": self.options.threads}
-            self._run = results.new_run(self._command, facts, self.options.quick)
+            whole = suites.whole(self.options)
+            self._run = results.new_run(self._command, facts, self.options.quick, whole)
         part = dict(part=len(self._selected[suite, group.title]) < wanted)
         measured = measure(self._team, group, self.options)
         if self._folder is not None:

@@ -35,6 +35,11 @@ class Summary:
         return (self.high - self.low) / self.median
 
     @property
+    def sound(self) -> bool:
+        """Whether the interval, however wide, is one: of enough rounds, in which others did little."""
+        return self.rounds >= ENOUGH and self.others <= BUSY
+
+    @property
     def noisy(self) -> str:
         """Why nothing can be told: others took too much, few rounds, a wide interval; empty if it can."""
         if self.rounds < ENOUGH:
@@ -65,13 +70,14 @@ def summarize(values: Sequence[float], others: Sequence[float] | None = None) ->
 def verdict(summary: Summary, low: float | None, high: float | None) -> str:
     """Return ``ok`` or ``MISSED`` if the whole interval says so, else ``cannot tell``.
 
-    Nothing without a target; ``too noisy`` if there is no number at all.
+    Nothing without a target; ``too noisy`` if there is no number at all. A wide interval that misses as a
+    whole has missed: noise is no excuse for that, and no proof of the contrary.
     """
+    if low is None and high is None:
+        return summary.noisy and "too noisy"
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    if summary.sound and (summary.high < low or summary.low > high):
+        return "MISSED"
     if summary.noisy:
         return "too noisy"
-    if low is None and high is None:
-        return ""
-    low, high = -math.inf if low is None else low, math.inf if high is None else high
-    if low <= summary.low and summary.high <= high:
-        return "ok"
-    return "MISSED" if summary.high < low or summary.low > high else "cannot tell"
+    return "ok" if low <= summary.low and summary.high <= high else "cannot tell"

@@ -49,7 +49,7 @@ def _result(result: Result) -> str:
     row, s = result.row, result.summary
     assert s is not None
     value = _noise(s) or interval(s, row.percent)
-    word = "" if s.noisy else result.verdict
+    word = "" if result.verdict == "too noisy" else result.verdict
     return f"  {row.name:<52} {value:<26} {target(row):<16} {word}".rstrip()
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 
-from bench import figures, report, results, section
+from bench import bench_step, figures, machine, report, results, section, suites
+from bench.options import Options
 from tests.helpers import benchmarks
+
+SUITES = sorted(Path(bench_step.__file__).parent.glob("bench_*.py"))
 
 
 @pytest.fixture
@@ -18,12 +21,16 @@ def stored(tmp_path):
     """A folder of results with one machine, and a README with markers."""
     folder = tmp_path / "results" / "a-machine"
     folder.mkdir(parents=True)
-    lines = benchmarks.lines()
-    others = report.suites(gpu=False) - {line["suite"] for line in lines}
-    for line in [*lines, *(benchmarks.line(suite, suite, suite) for suite in sorted(others))]:
+    write(folder, benchmarks.lines())
+    return folder
+
+
+def write(folder: Path, lines: list[dict]) -> None:
+    """Append lines to the files of a folder."""
+    folder.mkdir(exist_ok=True)
+    for line in lines:
         with (folder / f"{line['suite']}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-    return folder
 
 
 @pytest.fixture
@@ -100,56 +107,65 @@ def test_slower_ops_are_counted_by_the_promise(plain, ours, slower):
     assert f"2 microseconds in {slower}," in section._ops([line])
 
 
+def test_a_wide_interval_that_misses_as_a_whole_is_shown():
+    row = benchmarks.row("a ratio", 1.0, 1.8, "known to 30%") | dict(verdict="MISSED")
+    (found,) = [text for text in section._ratios([dict(rows=[row])]).splitlines() if "a ratio" in text]
+    assert found == "| a ratio | too noisy, [0.98, 1.02] | ≥ 1.80x: missed |"
+
+
 def test_all_tables(stored):
     text = section.tables(list(results.read(stored)))
     assert "## noise" in text and "| JAX | not measured: not installed |" in text
     assert "| fastgan, native | 1 ns | 1 G | 1 M |" in text
 
 
-def store(folder: Path, run: str, *suites: str, **more) -> None:
-    """Append a run with a line for each of some suites (all)."""
-    folder.mkdir(exist_ok=True)
-    for suite in suites or report.suites(gpu=False):
-        with (folder / f"{suite}.jsonl").open("a") as file:
-            file.write(json.dumps(benchmarks.line(suite, suite, "later") | dict(run=run) | more) + "\n")
-
-
 OTHER_RUNS = {
-    "quick": dict(quick=True),
-    "a part of each group": dict(part=True),
-    "one of two cores": dict(facts=benchmarks.FACTS | dict(threads=1)),
+    "quick, or of other batches, rounds, threads": lambda line: line | dict(whole=None),
+    "by an older version, which does not say": lambda line: {k: line[k] for k in line if k != "whole"},
+    "some contenders of a group": lambda line: line | dict(part=line["group"] == "peers"),
+    "one suite": lambda line: line if line["suite"] == "ops" else None,
+    "one group of each suite": lambda line: line if line["title"] != "batch 32" else None,
+    "a group twice, another never": lambda line: line | dict(title=line["title"].replace("32", "1")),
 }
 
 
-@pytest.mark.parametrize("other", [*OTHER_RUNS, "one suite"])
+@pytest.mark.parametrize("other", OTHER_RUNS)
 @pytest.mark.parametrize("folder", ["a-machine", "b-machine"])
 def test_runs_that_are_not_whole_decide_nothing(stored, readme, other, folder):
     assert run(stored) == 0
     text = readme.read_text()
-    suites = ("ops",) if other == "one suite" else ()
-    store(stored.with_name(folder), "2027", *suites, **OTHER_RUNS.get(other, {}))
+    left = [line for line in map(OTHER_RUNS[other], later()) if line]
+    write(stored.with_name(folder), left)
     assert run(stored, "--check") == 0 and run(stored) == 0
     assert readme.read_text() == text
+
+
+def later(run: str = "2027") -> list[dict]:
+    """The same as a newer run."""
+    return [line | dict(run=run) for line in benchmarks.lines()]
+
+
+def test_a_run_says_how_many_groups_it_should_have(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: [0, 1])
+    found = suites.whole(Options())
+    assert found["step"] == len(bench_step.groups(Options())) and found["generate"] == 6
+    assert set(found) == {path.stem.removeprefix("bench_") for path in SUITES}
+    gpu = suites.whole(Options(device="cuda"))
+    assert set(gpu) == {"data", "ops", "startup", "step"} and gpu["step"] < found["step"]
+    for other in (dict(quick=True), dict(rounds=2), dict(seconds=0.01), dict(threads=1), dict(batches=(8,))):
+        assert suites.whole(Options(**other)) is None
 
 
 @pytest.mark.parametrize("folder", ["a-machine", "b-machine"])
 def test_the_newest_whole_run_is_written_and_the_named_one_checked(stored, readme, folder):
     assert run(stored) == 0
     text = readme.read_text()
-    store(stored.with_name(folder), "2027")
-    store(stored.with_name("a-machine-isa-avx512"), "2028")
+    write(stored.with_name(folder), later())
+    write(stored.with_name("a-machine-isa-avx512"), later("2028"))
     assert run(stored, "--check") == 0  # the README is what the run that it names says
     assert run(stored) == 0 and readme.read_text() != text
     assert f"<!-- From bench/results/{folder}, the run of 2027. -->" in readme.read_text()
     assert run(stored, "--check") == 0
-
-
-def test_a_run_on_a_gpu_is_whole_without_what_the_cpu_only_has(tmp_path):
-    facts = dict(facts=benchmarks.FACTS | dict(gpu="H100"))
-    store(tmp_path, "2027", *report.suites(gpu=True), **facts)
-    store(tmp_path, "2028", "step", "ops", **facts)
-    store(tmp_path, "2029", *report.suites(gpu=True))
-    assert list(report.whole(tmp_path)) == ["2027"]
 
 
 def test_a_run_that_is_not_there_is_named(stored, readme, capsys):

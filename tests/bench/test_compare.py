@@ -69,9 +69,11 @@ def test_too_noisy_to_tell_is_no_failure():
 
 
 def test_only_the_newest_runs_count():
-    old = [line(1.0, 0.0, 0)] + [line(2.0, 0.0, i) for i in range(compare.RUNS)]
-    assert [c.word for c in compare.compare(old, [line(1.5, 0.0, 9)])] == [FALLEN]
-    assert [c.word for c in compare.compare(old[:-1], [line(1.5, 0.0, 9)])] == ["as before"]
+    old = [line(2.0, 0.0, i, run=f"2026-01-0{i}") for i in range(2, 2 + compare.RUNS)]
+    oldest = line(1.0, 0.0, 0, run="2026-01-01")
+    for older in ([oldest, *old], [*old, oldest]):  # runs copied together may be in any order
+        assert [c.word for c in compare.compare(older, [line(1.5, 0.0, 9)])] == [FALLEN]
+    assert [c.word for c in compare.compare([oldest, *old[1:]], [line(1.5, 0.0, 9)])] == ["as before"]
 
 
 def test_a_wide_interval_that_lies_below_as_a_whole_has_fallen():
@@ -101,6 +103,52 @@ def test_what_is_no_longer_measured_is_named(stored, tmp_path, capsys):
     assert command(tmp_path) == 0
     out = capsys.readouterr().out
     assert "not measured, but by the stored run before: 1 ratios\n  step: another group: b / a\n" in out
+
+
+def lost(*peers: str, title: str = "b / a") -> dict:
+    """A group whose ratio has no figure, as its contenders did not run."""
+    entry = line(2.0, 0.01, 5, run="2026-01-05")
+    entry["rows"][0].update(summary=None, verdict="not measured", peers=list(peers), title=title)
+    return entry
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        ("noise.Numpy", "noise.Native"),
+        ("virtual.Png", "virtual.Loader"),
+        ("tables.Here", "tables.Flight"),
+        ("files.Numpy", "files.Fastgan"),
+        ("startup.Process", "startup.Process"),
+    ],
+)
+def test_a_ratio_without_a_figure_has_fallen_where_it_runs_everywhere(stored, tmp_path, capsys, peers):
+    stored(lost(*peers))
+    assert command(tmp_path) == 1
+    out = capsys.readouterr().out
+    assert "not measured, but by the stored run before: 1 ratios" in out and "does not run" in out
+
+
+@pytest.mark.parametrize(
+    ("peers", "title"),
+    [
+        (("jax_scan.JaxScan", "native.Step"), "x"),
+        (("noise.Jax", "noise.Native"), "x"),
+        (("startup.Process", "startup.Process"), "import jax / import fastgan"),
+        (("virtual.DuckDb", "virtual.Stream"), "x"),
+    ],
+)
+def test_a_ratio_that_a_machine_may_lack_is_named_and_no_fall(stored, tmp_path, capsys, peers, title):
+    for i in (3, 4):
+        with_both = line(2.0, 0.01, i, run=f"2026-01-0{i}")
+        with_both["rows"].append(with_both["rows"][0] | dict(title=title))
+        stored(with_both)
+    fresh = lost(*peers, title=title)
+    fresh["rows"].append(line(2.0, 0.01, 5)["rows"][0])
+    stored(fresh)
+    assert command(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert f"not measured, but by the stored run before: 1 ratios\n  step: t: {title}\n" in out
 
 
 def test_where_all_is_noise_nothing_is_held(stored, tmp_path, monkeypatch, capsys):

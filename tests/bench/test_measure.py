@@ -48,6 +48,10 @@ def test_summary_and_verdict():
     assert verdict(steady, None, None) == ""
     assert verdict(summarize([1.0, 2.0, 3.0, 4.0, 5.0]), 1.0, None) == "too noisy"
     assert verdict(summarize([2.0] * 5, [0.5] * 5), 3.0, None) == "too noisy"
+    wide = Summary(1.2, 0.93, 1.5, 15)
+    assert wide.noisy and verdict(wide, 1.8, None) == verdict(wide, None, 0.9) == "MISSED"
+    assert verdict(wide, 0.5, None) == verdict(wide, 1.3, None) == verdict(wide, None, None) == "too noisy"
+    assert verdict(replace(wide, rounds=4), 1.8, None) == "too noisy"
     assert summarize([2.0] * 4).noisy == "4 rounds only" and summarize([float("nan")] * 5).noisy
 
 
@@ -251,7 +255,9 @@ def test_the_table_says_too_noisy_instead_of_a_number():
     text = "\n".join(table.lines(measured([1.0, 2.0, 3.0, 4.0] * 2, low=1.5)))
     assert "too noisy (known to 40%)" in text and "2.50x" not in text and "ok" not in text
     text = "\n".join(table.lines(measured([2.0] * 5, others=0.4)))
-    assert "other processes took 40%" in text and "too noisy" in text
+    assert "other processes took 40%" in text and "too noisy" in text and "MISSED" not in text
+    missed = table.lines(measured([1.0, 2.0, 3.0, 4.0] * 2, low=9.0))[-1]
+    assert "too noisy (known to 40%)" in missed and missed.endswith("MISSED")
     assert "2.00x" not in text and "2 ms" not in text
 
 

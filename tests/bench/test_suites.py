@@ -56,6 +56,7 @@ def test_a_suite_runs(tmp_path):
     (line,) = [json.loads(text) for text in path.read_text().splitlines()]
     assert [c["title"] for c in line["contenders"]] == ["fastgan, batch 128", "plain PyTorch, batch 128"]
     assert line["quick"] and line["facts"]["threads"] == 1 and "bench/bench_ops.py" in line["command"]
+    assert line["whole"] is None
     theirs = json.loads((tmp_path / "benchmark.json").read_text())["benchmarks"]
     for mine, entry in zip(line["contenders"], theirs, strict=True):
         assert entry["stats"]["data"] == pytest.approx(mine["seconds"], rel=1e-3)

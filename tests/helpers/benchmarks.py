@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 BATCHES = (1, 32, 128)
@@ -37,7 +38,12 @@ def line(suite: str, group: str, title: str, **more: Any) -> dict[str, Any]:
 
 
 def lines() -> list[dict[str, Any]]:
-    """One run with peers, limits, threads, ops and a suite without targets."""
+    """One run with peers, limits, threads, ops and a suite without targets, which is whole."""
+    out = _lines()
+    return [line | dict(whole=dict(Counter(each["suite"] for each in out))) for line in out]
+
+
+def _lines() -> list[dict[str, Any]]:
     out = []
     for batch in BATCHES:
         contenders = [contender(t, 1e-5 * batch * (i + 1)) for i, t in enumerate(PEERS)]
