@@ -23,6 +23,7 @@ from fastgan.config import PRECISIONS
 from fastgan.engines.cuda import CudaEngine
 from fastgan.engines.cuda_design import DESIGNS
 from fastgan.engines.cuda_launch import Launch
+from fastgan.errors import UserError
 
 ASSUMPTIONS = """\
 Modelled, not timed. Assumptions:
@@ -163,15 +164,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     hidden = (options.hidden, options.hidden)
     sizes = dict(batch=options.batch, g_hidden=hidden, d_hidden=hidden, precision=options.precision)
+    try:
+        steps = [
+            (f"{design}, {recipe} recipe", kinds, gpu_steps.engine(chosen | sizes | dict(design=design)))
+            for design, (recipe, (chosen, kinds)) in product(DESIGNS, gpu_steps.RECIPES.items())
+        ]
+    except UserError as error:
+        print(f"error: {error}".replace("--g-hidden", "--hidden"), file=sys.stderr)
+        return error.exit_code
     print(ASSUMPTIONS)
-    for design, (recipe, (chosen, steps)) in product(DESIGNS, gpu_steps.RECIPES.items()):
-        engine = gpu_steps.engine(chosen | sizes | dict(design=design))
+    for title, kinds, engine in steps:
         widths = " and ".join("-".join(map(str, w)) for w in (engine.spec.g_widths, engine.spec.d_widths))
-        for kind, step in steps.items():
-            print(f"compiling: {design}, {recipe} recipe, {kind}", file=sys.stderr, flush=True)
+        for kind, step in kinds.items():
+            print(f"compiling: {title}, {kind}", file=sys.stderr, flush=True)
             text, totals = table(engine, step)
             sizes_of = f"{widths}, batch {options.batch}, {options.precision}"
-            print(f"\n{design}, {recipe} recipe, {kind}: {sizes_of}\n\n{text}")
+            print(f"\n{title}, {kind}: {sizes_of}\n\n{text}")
             rates = ", ".join(f"{1 / t:,.0f} on {name}" for name, t in totals.items())
             print(f"\nModelled steps/s: {rates}. Parameters, moments and activations: "
                   f"{working_set(engine) / 1e6:.1f} MB.")  # fmt: skip

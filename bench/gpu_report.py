@@ -62,6 +62,18 @@ def run(title: str, arguments: str, scratch: str) -> str:
     return f"## {title}\n\n`python {shown}`: {code}, {seconds:.0f} s\n\n```\n{text}\n```\n"
 
 
+def write(path: Path, sections: list[str]) -> None:
+    """Write the report so far.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        path.write_text("\n".join(sections), encoding="utf-8")
+    except OSError as error:
+        raise UserError("--out", path, f"a file that can be written ({error.strerror})") from None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser("python -m bench.gpu_report", description=__doc__.split("\n\n")[0])
@@ -69,15 +81,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         gpu = engines.require_gpu()
+        sections = [f"# fastgan on a GPU\n\n{gpu}\n\n```\n{json.dumps(facts('cuda'), indent=1)}\n```\n"]
+        write(options.out, sections)  # before anything runs, for an hour or so
+        with tempfile.TemporaryDirectory() as scratch:
+            for title, part in PARTS.items():
+                print(f"{title} ...", flush=True)
+                sections.append(run(title, part, scratch))
+                write(options.out, sections)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    sections = [f"# fastgan on a GPU\n\n{gpu}\n\n```\n{json.dumps(facts('cuda'), indent=1)}\n```\n"]
-    with tempfile.TemporaryDirectory() as scratch:
-        for title, part in PARTS.items():
-            print(f"{title} ...", flush=True)
-            sections.append(run(title, part, scratch))
-            options.out.write_text("\n".join(sections), encoding="utf-8")  # so far
     print(f"written: {options.out}")
     return 0
 

@@ -90,3 +90,17 @@ def test_everything_printed_says_modelled(monkeypatch, capsys):
     assert err.count("compiling: ") == out.count("Modelled steps/s")
     assert out.startswith("Modelled, not timed.") and out.count("Modelled steps/s") == 6
     assert "us |" not in out.replace("modelled us |", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--hidden 5000", "error: --hidden: got 5000; wanted a whole number from 1 to 4096"),
+        ("--batch 70000", "error: --batch: got 70000; wanted a whole number from 1 to 65536"),
+        ("--hidden 4096 --batch 65536", "error: the cuda engine: got 3382444032 activations"),
+    ],
+)
+def test_sizes_that_no_engine_takes_are_told_in_one_line(arguments, message, capsys):
+    assert gpu_model.main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(message) and err.count("\n") == 1

@@ -15,6 +15,14 @@ def test_without_a_gpu_nothing_runs(tmp_path, monkeypatch, capsys):
     assert "no GPU that PyTorch" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engines, "require_gpu", lambda: "Triton 3.9.0 on A Card")
+    monkeypatch.setattr(gpu_report, "run", lambda *part: pytest.fail("a part has run"))
+    assert gpu_report.main(["--out", str(tmp_path / "no" / "report.md")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --out: got ") and "No such file or directory" in line
+
+
 def test_every_part_is_there_with_its_outcome(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "require_gpu", lambda: "Triton 3.9.0 on A Card")
     monkeypatch.setattr(gpu_report, "MOST_SECONDS", 1)
