@@ -15,40 +15,15 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers.cases import BCE, CASES, initial, later, make_data, setting
+from helpers.cases import BCE, initial, later, make_data, setting
 from helpers.compare import assert_identical
+from helpers.interpreted_steps import DESIGNS, WHOLE, breaches, engine_for, small
 
 from fastgan import noise, parity
 from fastgan.config import preset
 from fastgan.errors import UserError
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.slow]
-
-WHOLE = {
-    **{name: CASES[name] for name in ("article", "default", "penalties between steps")},
-    "conditional, tanh, smoothed minimax, 2 D steps": BCE
-    | dict(condition=True, head="tanh", loss="minimax", label_smoothing=0.3, d_steps=2, reuse_fakes=False),
-    "conditional, R1 every step": dict(condition=True, r2=0.0, penalty_every=1, ema=0.0),
-    "several tiles, odd sizes": dict(latent=34, g_hidden=(33,), d_hidden=(35,), batch=34, features=33),
-    "beyond a row-fused tile": dict(latent=129, g_hidden=(5,), d_hidden=(131, 3), batch=17, features=130),
-    "float32 data, linear head": dict(head="linear", dtype="float32", features=13, rows=5),
-    "width 1, batch 1": dict(batch=1, g_hidden=(1,), d_hidden=(1,), latent=1, features=1, r1=0.0),
-}
-
-
-DESIGNS = ("layered", "row-fused")
-
-
-def engine_for(config, data, precision="ieee", design="layered"):
-    from fastgan.engines.cuda import CudaEngine
-
-    options = dict(fused=True, device="cuda", precision=precision, design=design)
-    return CudaEngine(replace(config, **options), data, "cpu")
-
-
-def small(case):
-    data = {k: case[k] for k in ("rows", "features", "dtype") if k in case}
-    return setting(make_data, {k: v for k, v in case.items() if k not in data}, **data)
 
 
 def test_bfloat16_is_refused_where_the_interpreter_gets_it_wrong():
@@ -67,12 +42,6 @@ def test_parity(name, design):
     steps = parity.STEPS if name in ("default", "penalties between steps") else (1,)
     state = later(config, data, 8) if name == "default" else initial(config, data)
     assert breaches(config, data, state, steps, design) == []
-
-
-def breaches(config, data, state, steps, design):
-    """Return the rows of the parity table that break the contract."""
-    found = parity.traces(config, data, lambda c, d: engine_for(c, d, design=design), [state], steps)
-    return [row for row in parity.judge(config, found, steps) if not row.ok]
 
 
 TAIL = dict(g_hidden=(5,), d_hidden=(6, 3), batch=17)
@@ -164,7 +133,7 @@ def test_streamed_rows_with_labels_in_replays(design):
     case = BCE | dict(condition=True, d_steps=2, g_hidden=(4,), d_hidden=(4,), batch=3, latent=1)
     config, data = small(case | dict(dtype="float32"))
     config = replace(config, fused=True, device="cuda")
-    state, results = later(config, data, 7), []
+    state, results = later(config, data, 2**33 + 7), []  # positions that need 64 bits
     for place in ("device", "host"):
         with pytest.MonkeyPatch.context() as patch:
             replays_of_two_steps(patch)
