@@ -63,7 +63,8 @@ def linear_leaky_relu(
 
     Returns:
         ``[..., O]``. It may be changed in place, as after LeakyReLU: where the backward pass needs it, that
-        computes it again, if x, weight and bias are what they were (else autograd's error says so).
+        computes it again, if x, weight and bias are what they were (else an error says so). Not so the result
+        of a function that torch.compile has compiled with another ``impl`` than auto: autograd may raise.
 
     Raises:
         UserError: a slope below 0 (the output's sign then no longer tells the input's), what is no tensor, an

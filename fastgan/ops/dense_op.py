@@ -126,7 +126,7 @@ backward = define(
 class _LinearLeakyReLU(torch.autograd.Function):
     """The op for autograd and torch.func. Kept for the gradients is what those that are asked for read.
 
-    Of the output a copy is kept, since whoever gets it may change it; compilers see to that by themselves.
+    Of the output a copy is kept, since whoever gets it may change it; compilers drop what copies they can.
     """
 
     @staticmethod
@@ -135,7 +135,7 @@ class _LinearLeakyReLU(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _save(ctx, inputs, output if is_recorded() else output.clone())
+        _save(ctx, inputs, output.clone())
 
     @staticmethod
     def backward(ctx, dy):

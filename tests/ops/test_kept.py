@@ -113,6 +113,17 @@ def test_through_the_dispatcher():
     check(lambda *args: torch.ops.fastgan.linear_leaky_relu(*args, "cpu"), "mul_", FEW, "x weight bias")
 
 
+def test_compiled():
+    """The change is compiled, too; autograd is asked before it is made functional."""
+    leaves = list(draw(FEW, "x weight bias").values())
+    losses = [
+        lambda *a, op=op: op(*a, 0.2).mul_(-2.0).exp().mean()
+        for op in (partial(linear_leaky_relu, impl="cpu"), plain_dense)
+    ]
+    compiled = torch.compile(losses[0], fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(grad(compiled(*leaves), leaves), grad(losses[1](*leaves), leaves))
+
+
 def test_changed_between_two_backward_passes():
     """The second derivative reads the output, too, which changes after the first one was taken."""
     found = []
