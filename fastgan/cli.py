@@ -94,6 +94,12 @@ def add_rows(parser: Parser, source: str) -> None:
     parser.add_argument("--label", metavar="NAME", help=text)
 
 
+def add_device(parser: Parser) -> None:
+    """Add ``--device``: what computes rows."""
+    text = "that computes rows: cpu, cuda, cuda:1 and so on (default: cpu)"
+    parser.add_argument("--device", metavar="NAME", help=text)
+
+
 def add_step(parser: Parser) -> None:
     """Add ``--step``, which :func:`step_of` reads."""
     parser.add_argument("--step", metavar="N", help="checkpoint to use (default: the newest)")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fastgan.cli import FILE_CODES, Parser, add_rows, one_of, run_command, whole_number
+from fastgan.cli import FILE_CODES, Parser, add_device, add_rows, one_of, run_command, whole_number
 
 NAMES = ("parquet", "csv", "npz", "idx", "png")
 
@@ -36,6 +36,7 @@ def _parser() -> Parser:
     parser.add_argument("--columns", metavar="NAME,NAME", help=text)
     text = "that compute rows (1 to 1024; default: the usable cores, shared by the machine's processes)"
     parser.add_argument("--threads", metavar="N", help=text)
+    add_device(parser)
     return parser
 
 
@@ -67,6 +68,7 @@ def _export(argv: Sequence[str] | None) -> int:
         label,
         columns,
         whole_number("--threads", arguments.get("threads", str(max(usable_cpus() // local, 1))), 1, 1024),
+        _device(arguments.get("device", "cpu"), os.environ),
     )
     first = whole_number("--first", arguments.get("first", "0"), 0, 2**62 - rows)
     shards = default_shards(source, rows)
@@ -75,6 +77,17 @@ def _export(argv: Sequence[str] | None) -> int:
     out = Path(arguments.get("out", "exported"))
     Export(source, kind, first, rows, shards, out).run(rank, world)
     return 0
+
+
+def _device(name: str, environment: Mapping[str, str]) -> str:
+    """Return the device of this process: under torchrun, each process of a machine takes a GPU of its own."""
+    if name == "cpu":
+        return name
+    from fastgan.sampler_cuda import usable
+
+    if name == "cuda" and "LOCAL_RANK" in environment:
+        name = f"cuda:{whole_number('LOCAL_RANK', environment['LOCAL_RANK'], 0, 2**20)}"
+    return usable(name)
 
 
 def _processes(environment: Mapping[str, str]) -> tuple[int, int, int]:

@@ -1,8 +1,8 @@
 """The one source of generated rows: row i of a generator and a seed is always the same row.
 
-Two engines compute them: ``cpu``, the native sampler, and ``reference``, plain PyTorch, where the native
-module is absent. They agree to rounding; each by itself gives a row the same bits whatever it is asked for
-with, in whichever order, process or number of threads.
+Three engines compute them: ``cpu``, the native sampler; ``reference``, plain PyTorch, where the native module
+is absent; ``cuda``, on a GPU. They agree to rounding; each by itself gives a row the same bits whatever it is
+asked for with, in whichever order, process or number of threads.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fastgan import noise
 from fastgan.errors import UserError, nearest
 from fastgan.lender import Lender
 from fastgan.noise import Stream
+from fastgan.sampler_cpu import Native, Reference
 from fastgan.threads import usable_cpus
 from fastgan.trained import TrainedGenerator
 
 ENGINES = ("auto", "cpu", "reference")
-_IN_FLIGHT = 256  # rows
+_AT_ONCE_ON_A_GPU = 2  # each computes and copies at the same time
 _KEPT = 4  # copies of the weights, of as many choices of features, if not more compute at once
-_IN_FLIGHT_VALUES = 2**22  # of the widest layer, where rows are so wide that this means fewer of them
 
 
 class Sampler:
@@ -37,15 +37,18 @@ class Sampler:
         seed: of noise and labels; None takes the generator's own.
         features: int ``[n]``, which values of a row to compute; None for all. What is left out costs the
             native engine no time.
-        engine: ``cpu``, ``reference``, or ``auto`` for the first of them that can run here.
+        engine: on the processor, which draws labels for a GPU, too: ``cpu``, ``reference``, or ``auto`` for
+            the first of them that can run here.
         threads: of the native engine.
+        device: ``cpu``, or ``cuda`` or ``cuda:1`` for rows from a GPU.
 
     Attributes:
-        engine: ``cpu`` or ``reference``.
+        engine: ``cpu``, ``reference`` or ``cuda``.
+        device: ``cpu``, or the GPU with its number.
         seed: as above.
 
     Raises:
-        UserError: an unknown engine, or one that cannot run here.
+        UserError: an unknown engine or device, or one that cannot run here.
     """
 
     def __init__(
@@ -56,14 +59,26 @@ class Sampler:
         features: np.ndarray | None = None,
         engine: str = "auto",
         threads: int = 1,
+        device: Any = "cpu",
     ) -> None:
         self.generator, self.features, self.threads = generator, features, threads
         self.seed = whole("seed", generator.seed if seed is None else seed, 0, 2**63 - 1)
-        self.engine = _choose(engine)
+        self.engine = self._host = _choose(engine)
+        self.device = str(device)
         self._ends = _ends(generator.label_counts)
-        make = partial(_Native if self.engine == "cpu" else _Reference, generator, threads)
+        make = partial(Native if self.engine == "cpu" else Reference, generator, threads)
         at_once = max(usable_cpus() // threads, 1)
+        if self.device != "cpu":
+            from fastgan.sampler_cuda import OnDevice, usable
+
+            self.engine, self.device = "cuda", usable(device)
+            make, at_once = partial(OnDevice, generator, self.device), _AT_ONCE_ON_A_GPU
         self._computers = Lender(make, max(_KEPT, at_once), at_once)
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of rows that are worth a call: few enough for a cache, enough to keep a GPU busy."""
+        return 2**21 if self.device == "cpu" else 2**24
 
     def part(self, features: np.ndarray | None, seed: int | None = None) -> Sampler:
         """Return a sampler of chosen features, or of another seed, that shares with this one what computes.
@@ -120,7 +135,7 @@ class Sampler:
         return np.searchsorted(self._ends, words, side="right").astype(np.int64, copy=False)
 
     def _words(self, index: np.ndarray) -> np.ndarray:
-        if self.engine == "reference":
+        if self._host == "reference":
             return noise.words_at(self.seed, Stream.LABELS, index, 1)[:, 0]
         from fastgan.kernels import cpu
 
@@ -162,86 +177,6 @@ class Sampler:
         return labels
 
 
-class _Native:
-    """The native sampler."""
-
-    def __init__(self, generator: TrainedGenerator, threads: int, kind: bytes | None) -> None:
-        self.affine = generator.schema.affine(generator.spec.head)
-        self.native = native_sampler(generator, _features(kind), threads)
-
-    def fill(self, seed: int, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
-        """Write the rows ``index`` to ``out``."""
-        rows = index.start if isinstance(index, range) else index
-        self.native.rows(seed, int(Stream.SAMPLES), rows, labels, out, *self.affine)
-
-
-class _Reference:
-    """Plain PyTorch.
-
-    The bits of a matrix product's row may depend on how many rows there are and on its place among them. So
-    there are always as many, and a row always has the same place, its number modulo that many.
-    """
-
-    def __init__(self, generator: TrainedGenerator, _: int, kind: bytes | None) -> None:
-        import torch
-
-        from fastgan.models import Generator
-
-        self.torch, self.spec, self.schema = torch, generator.spec, generator.schema
-        self.chosen = slice(None) if kind is None else _features(kind)
-        self.places = _rows_in_flight(self.spec.g_widths)
-        self.model = Generator(self.spec).requires_grad_(False)
-        self.model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in generator.parameters.items()})
-
-    def fill(self, seed: int, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
-        """Write the rows ``index`` to ``out``."""
-        index = np.asarray(index, dtype=np.int64)
-        place = index % self.places
-        order = np.argsort(place, kind="stable")
-        ordered = place[order]
-        turn = np.empty(len(index), np.int64)  # how many rows with the same place stand before this one
-        turn[order] = np.arange(len(index)) - np.searchsorted(ordered, ordered)
-        for t in range(turn.max(initial=-1) + 1):
-            these = np.flatnonzero(turn == t)
-            z = np.zeros((self.places, self.spec.latent), np.float32)
-            z[place[these]] = noise.normal_at(seed, Stream.SAMPLES, index[these], self.spec.latent)
-            classes = None
-            if labels is not None:
-                classes = self.torch.zeros(self.places, dtype=self.torch.int64)
-                classes[self.torch.from_numpy(place[these])] = self.torch.from_numpy(labels[these])
-            with self.torch.inference_mode():
-                rows = self.model(self.torch.from_numpy(z), classes).numpy()[place[these]]
-            stored = self.schema.decode(rows, self.spec.head).reshape(len(these), -1)
-            out[these] = stored[:, self.chosen]
-
-
-def native_sampler(
-    generator: TrainedGenerator, features: np.ndarray | None, threads: int, in_flight: int | None = None
-) -> Any:
-    """Return the native module's sampler with a generator's parameters.
-
-    Args:
-        generator: whose.
-        features: as in :class:`Sampler`. An output of the last layer does not depend on the others, so what
-            nobody wants is left out of it.
-        threads: as in :class:`Sampler`.
-        in_flight: rows that a thread has in its buffers; None for what suits the generator.
-    """
-    from fastgan.engines.native import native_spec
-    from fastgan.kernels import cpu
-
-    options = native_spec(generator.spec, in_flight or _rows_in_flight(generator.spec.g_widths))
-    if features is not None:
-        options["features"] = len(features)
-    native = cpu.native().Sampler(options, threads)
-    last = len(generator.spec.g_hidden)
-    for i in range(last + 1):
-        rows = features if i == last and features is not None else slice(None)
-        values = (generator.parameters[f"layers.{i}.{kind}"][rows] for kind in ("weight", "bias"))
-        native.set(i, *map(np.ascontiguousarray, values))
-    return native
-
-
 def whole(name: str, value: Any, low: int, high: int) -> int:
     """Return ``value`` as an int in ``low..high``, or raise a :class:`UserError` that names it."""
     wanted = f"a whole number from {low} to {high}"
@@ -252,10 +187,6 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, (bool, np.bool_)) or not low <= number <= high:
         raise UserError(name, repr(value), wanted)
     return number
-
-
-def _features(kind: bytes | None) -> np.ndarray | None:
-    return None if kind is None else np.frombuffer(kind, np.int64)
 
 
 def _index(index: np.ndarray) -> np.ndarray:
@@ -279,10 +210,6 @@ def _checked_out(out: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndar
     if out.shape != shape or out.dtype != dtype or not (out.flags.c_contiguous and out.flags.writeable):
         raise UserError("out", f"{out.dtype} {list(out.shape)}", f"contiguous {dtype} {list(shape)}")
     return out
-
-
-def _rows_in_flight(widths: tuple[int, ...]) -> int:
-    return min(_IN_FLIGHT, max(_IN_FLIGHT_VALUES // max(widths) // 16, 1) * 16)
 
 
 def _choose(engine: str) -> str:

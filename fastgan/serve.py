@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastgan import malloc
-from fastgan.cli import Parser, discard_output, run_command, whole_number
+from fastgan.cli import Parser, add_device, discard_output, run_command, whole_number
 
 _EPILOG = """a client, by any Arrow Flight library or here:
   import os, fastgan.virtual
@@ -51,6 +51,7 @@ def _parser() -> Parser:
     parser.add_argument("--max-total", metavar="N", help="streams at a time, of all (1 to 1024; default: 64)")
     text = "that compute a stream's rows (1 to 1024; default: the usable cores)"
     parser.add_argument("--threads", metavar="N", help=text)
+    add_device(parser)
     text = "that live streams have after SIGTERM (0 to 3600 seconds; default: 10)"
     parser.add_argument("--grace", metavar="N", help=text)
     parser.add_argument(
@@ -107,6 +108,7 @@ def _serve(argv: Sequence[str] | None) -> int:
         limits=limits,
         log=log,
         threads=threads,
+        device=arguments.get("device", "cpu"),
     )
     guard = "with a token" if tokens else "without tokens"
     _say(f"{scheme}://{shown}:{server.port} serves {', '.join(tables)}, {guard}")

@@ -68,8 +68,12 @@ def available() -> list[EngineInfo]:
     return [reference, native, cuda]
 
 
-def require_gpu() -> str:
-    """Return what the CUDA engine would run on, one line.
+def require_gpu(argument: str = "--device cuda", index: int | None = None) -> str:
+    """Return what kernels would run on, one line.
+
+    Args:
+        argument: what asks for a GPU.
+        index: of the GPU; None for PyTorch's current one.
 
     Raises:
         UserError: no GPU that PyTorch can use, one that is too old, or no Triton, with what to install.
@@ -81,16 +85,20 @@ def require_gpu() -> str:
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip
         raise UserError(
-            "--device cuda",
+            argument,
             f"no GPU that PyTorch {torch.__version__} can use"
             + ("" if built else ", which is built without CUDA"),
             "a GPU with its driver, and a PyTorch that is built for it",
             "python -m fastgan.info shows what is here.",
         )
-    found, gpu = triton_version(), torch.cuda.get_device_properties(torch.cuda.current_device())
+    last = torch.cuda.device_count() - 1
+    if index is not None and index > last:
+        raise UserError(argument, f"cuda:{index}", "cuda:0" + (f" to cuda:{last}" if last else ""))
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index)
+    found = triton_version()
     if not torch.version.hip and (gpu.major, gpu.minor) < OLDEST_GPU:
         raise UserError(
-            "--device cuda",
+            argument,
             f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}",
             "at least 8.0 (Ampere)",
         )

@@ -8,16 +8,15 @@ launches are the same at every step, and the graphs know nothing of it. Batches 
 
 from __future__ import annotations
 
-import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fastgan import noise
 from fastgan.config import Config
 from fastgan.data.schema import Data
+from fastgan.engines.cuda_streams import copy_async, new_event, new_stream, on_stream
 from fastgan.errors import UserError
 
 _WINDOW_BYTES = 32 << 20  # of a window, if a step takes no more; copied in some 2 ms over PCIe 4. Not tuned.
@@ -82,11 +81,11 @@ class Streamed:
             for _ in range(2)
         ]
         self.sequence = dict(size=2 * self._count, low_bits=0, high_bits=0, STREAMED=True)
-        self._device, self._stream = device, _stream(device)
+        self._device, self._stream = device, new_stream(device)
         self._thread = ThreadPoolExecutor(1, "fastgan-rows")
         self._windows: list[int | None] = [None, None]  # in each half, or on the way there
         self._arriving: list[Future | None] = [None, None]
-        self._copied = [_event(device) for _ in range(2)]  # from page-locked memory into this half
+        self._copied = [new_event(device) for _ in range(2)]  # from page-locked memory into this half
 
     def start(self, seed: int) -> None:
         """Rows of another run are wanted from now on."""
@@ -117,7 +116,7 @@ class Streamed:
         if self._windows[half] == window:
             return
         self._arrived(half)
-        asked = _event(self._device)
+        asked = new_event(self._device)
         if self._stream is not None:
             asked.record(torch.cuda.current_stream(self._device))
         self._windows[half] = window
@@ -139,12 +138,12 @@ class Streamed:
         np.take(self._data.rows, index, axis=0, out=rows.numpy(), mode="clip")  # "raise" makes a copy
         if self.labels is not None:
             labels.numpy()[:] = self._data.labels[index]
-        with contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+        with on_stream(self._stream):
             if self._stream is not None:
                 self._stream.wait_event(asked)
-            _copy(self.rows.narrow(0, half * count, count), rows)
+            copy_async(self.rows.narrow(0, half * count, count), rows)
             if self.labels is not None:
-                _copy(self.labels.narrow(0, half * count, count), labels)
+                copy_async(self.labels.narrow(0, half * count, count), labels)
             if self._stream is not None:
                 self._copied[half].record(self._stream)
 
@@ -166,15 +165,3 @@ def place(config: Config, data: Data, device: torch.device) -> Resident | Stream
     if config.data_on == "host" or (config.data_on == "auto" and free is not None and size > free // 2):
         return Streamed(data, device, config)
     return Resident(data, device, config.condition)
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream | None:
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
-
-
-def _event(device: torch.device) -> torch.cuda.Event | None:
-    return torch.cuda.Event() if device.type == "cuda" else None
-
-
-def _copy(target: Tensor, source: Tensor) -> None:
-    target.copy_(source, non_blocking=True)

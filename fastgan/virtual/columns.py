@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 else:
     pa = need("pyarrow")
 
+_MOST_BATCH = 2**16  # rows
+
 
 @dataclass(frozen=True)
 class Block:
@@ -161,6 +163,7 @@ class Reader:
 
     Attributes:
         has_values: whether any column needs the generator.
+        batch_rows: rows that are worth a call.
     """
 
     def __init__(self, sampler: Sampler, label: int | None, columns: list[Column]) -> None:
@@ -172,6 +175,7 @@ class Reader:
         self.has_values, self._is_list = bool(outputs), any(isinstance(c, Image) for c in columns)
         self._needs_labels = any(column.needs_labels for column in columns)
         self._sampler = sampler.part(some)
+        self.batch_rows = _batch_rows(self.schema, sampler.batch_bytes)
 
     def batch(self, index: range | np.ndarray) -> pa.RecordBatch:
         """Return the columns of the rows ``index``."""
@@ -193,6 +197,17 @@ class Reader:
                 values = np.ascontiguousarray(values)
         block = Block(numbers, labels, values, self._places)
         return pa.record_batch([column.array(block) for column in self.columns], schema=self.schema)
+
+
+def _batch_rows(schema: pa.Schema, most_bytes: int) -> int:
+    rows = min(most_bytes // sum(_bytes(field.type) for field in schema), _MOST_BATCH)
+    return max(rows, 1) if rows < 256 else rows // 256 * 256
+
+
+def _bytes(kind: pa.DataType) -> int:
+    if isinstance(kind, pa.FixedSizeListType):
+        return kind.list_size * _bytes(kind.value_type)
+    return kind.index_type.bit_width // 8 if isinstance(kind, pa.DictionaryType) else kind.bit_width // 8
 
 
 def _is_int64(name: str) -> bool:

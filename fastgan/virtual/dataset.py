@@ -16,9 +16,9 @@ from fastgan.sampler import Sampler, whole
 from fastgan.trained import TrainedGenerator
 from fastgan.virtual.source import MOST_ROWS, generator_of, label_of
 
-_BLOCK = 256  # rows computed together for an iteration over single rows, at most
-_BLOCK_BYTES = 2**22  # and what they take, where rows are so wide that this means fewer of them
-_AT_ONCE = 16  # rows that take the native engine little longer than one
+# Rows computed together for single ones: as many as take little longer than one; for an iteration over all,
+# at most; and their bytes, where rows are so wide that this means fewer of them.
+_BLOCKS = {"cpu": (16, 256, 2**22), "gpu": (1024, 8192, 2**24)}
 _NOTHING = (0, np.empty(0), None)  # kept by a new dataset: first row, rows, labels
 _WANTED = "whole numbers: one, or a list, array or tensor [B] of them"
 
@@ -35,14 +35,16 @@ class _Rows:
         seed: int | None,
         transform: Callable[[Tensor], Any] | None,
         where: Mapping[str, Any] | None,
+        device: Any,
     ) -> None:
         generator, _ = generator_of(file)
         self.length = whole("length", length, 0, MOST_ROWS)
         self.transform, self.label = transform, label_of(generator, where)
         self.classes = list(generator.schema.classes) if generator.spec.classes else []
-        self.sampler = Sampler(generator, seed)
+        self.sampler = Sampler(generator, seed, device=device)
         row_bytes = generator.schema.features * np.dtype(generator.schema.dtype).itemsize
-        self.block = min(_BLOCK, max(_BLOCK_BYTES // row_bytes, 1))
+        self.at_once, most, most_bytes = _BLOCKS["gpu" if self.sampler.engine == "cuda" else "cpu"]
+        self.block = min(most, max(most_bytes // row_bytes, 1))
 
     def __len__(self) -> int:
         return self.length
@@ -93,12 +95,14 @@ class VirtualDataset(_Rows, Dataset):
         seed: of the rows; None takes the generator's own. Another seed gives other rows.
         transform: is given a row and returns what becomes the item; for a list of numbers, a whole batch.
         where: ``{"label": 3}`` for rows of one class, named as in the data.
+        device: that computes rows: ``cpu``, or ``cuda`` or ``cuda:1``; tensors come on the CPU. Workers of a
+            ``DataLoader`` can use a GPU if they are started by spawn.
 
     Attributes:
         classes: names of the labels; empty without labels.
 
     Raises:
-        UserError: the file is damaged, or there is no such label.
+        UserError: the file is damaged, or there is no such label or device.
     """
 
     def __init__(
@@ -108,8 +112,9 @@ class VirtualDataset(_Rows, Dataset):
         seed: int | None = None,
         transform: Callable[[Tensor], Any] | None = None,
         where: Mapping[str, Any] | None = None,
+        device: Any = "cpu",
     ) -> None:
-        super().__init__(file, length, seed, transform, where)
+        super().__init__(file, length, seed, transform, where, device)
         self._kept = _NOTHING
 
     def __getitem__(self, index: int | list[int] | np.ndarray | Tensor) -> Item:
@@ -135,7 +140,7 @@ class VirtualDataset(_Rows, Dataset):
         at = number - first
         if not 0 <= at < len(rows):
             goes_on = len(rows) <= at < 2 * len(rows)
-            size = min(2 * len(rows) if goes_on else _AT_ONCE, self.block)
+            size = min(2 * len(rows) if goes_on else self.at_once, self.block)
             first = number if goes_on else number // size * size
             block, drawn = self.batch(range(first, min(first + size, self.length)))
             rows, labels = block.numpy(), None if drawn is None else drawn.tolist()
@@ -187,6 +192,7 @@ class VirtualIterable(_Rows, IterableDataset):
         seed: as there.
         transform: as there; with ``batch_size`` it is given whole batches.
         where: as there.
+        device: as there.
         batch_size: rows of a batch, or None for single rows.
         num_replicas: number of processes that train together.
         rank: which of them this is.
@@ -200,11 +206,12 @@ class VirtualIterable(_Rows, IterableDataset):
         transform: Callable[[Tensor], Any] | None = None,
         where: Mapping[str, Any] | None = None,
         *,
+        device: Any = "cpu",
         batch_size: int | None = None,
         num_replicas: int = 1,
         rank: int = 0,
     ) -> None:
-        super().__init__(file, length, seed, transform, where)
+        super().__init__(file, length, seed, transform, where, device)
         self.batch_size = None if batch_size is None else whole("batch_size", batch_size, 1, 2**31)
         self.num_replicas = whole("num_replicas", num_replicas, 1, 2**31)
         self.rank = whole("rank", rank, 0, self.num_replicas - 1)

@@ -65,6 +65,8 @@ class Export:
     def record(self) -> dict[str, Any]:
         """Return what two processes that write to the same folder must agree in."""
         source, label = self.source, self.source.label
+        # Rows of a GPU are others, by rounding; an export by the processor has no such entry.
+        device = {} if source.device == "cpu" else {"device": source.device.partition(":")[0]}
         return {
             "generator": generator_file.digest(source.generator),
             "seed": source.seed,
@@ -74,6 +76,7 @@ class Export:
             "columns": None if source.columns is None else list(source.columns),
             "format": self.format,
             "shards": self.shards,
+            **device,
         }
 
     def run(self, rank: int = 0, world: int = 1) -> None:
@@ -137,7 +140,7 @@ class Export:
             raise UserError(str(path), shown(str(error)[:200]), "what an export wrote") from None
         if found != record:
             found = found if isinstance(found, dict) else {}
-            names = [name for name in record if found.get(name) != record[name]] or ["other fields"]
+            names = [name for name in record | found if found.get(name) != record.get(name)]
             got, wanted = (
                 ", ".join(f"{name} {shown(str(part.get(name)))[:80]}" for name in names)
                 for part in (record, found)

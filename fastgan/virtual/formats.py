@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from fastgan.virtual.table import VirtualTable
 
-_BLOCK_BYTES = 2**21
 _ROW_GROUP_BYTES = 2**26
 
 Done = Callable[[int], None]  # is told how many more rows are written
@@ -44,6 +43,7 @@ class Source:
         label: number of the class of all rows; None for labels drawn as in the data.
         columns: of tables; None for all.
         threads: that compute.
+        device: that computes, as of :class:`~fastgan.sampler.Sampler`.
     """
 
     generator: TrainedGenerator
@@ -51,6 +51,7 @@ class Source:
     label: int | None
     columns: tuple[str, ...] | None
     threads: int
+    device: str = "cpu"
 
     @cached_property
     def table(self) -> VirtualTable:
@@ -58,12 +59,14 @@ class Source:
         from fastgan.virtual.table import VirtualTable
 
         where = None if self.label is None else {"label": self.generator.schema.classes[self.label]}
-        return VirtualTable(self.generator, MOST_ROWS, self.seed, where, self.columns, self.threads)
+        return VirtualTable(
+            self.generator, MOST_ROWS, self.seed, where, self.columns, self.threads, self.device
+        )
 
     @cached_property
     def sampler(self) -> Sampler:
         """The rows as arrays."""
-        return Sampler(self.generator, self.seed, threads=self.threads)
+        return Sampler(self.generator, self.seed, threads=self.threads, device=self.device)
 
     def blocks(self, rows: range) -> Iterator[np.ndarray]:
         """Yield stored values ``[block, *shape]`` of ``rows``."""
@@ -80,7 +83,7 @@ class Source:
 
     def _parts(self, rows: range) -> Iterator[range]:
         schema = self.generator.schema
-        step = max(_BLOCK_BYTES // (schema.features * np.dtype(schema.dtype).itemsize), 1)
+        step = max(self.sampler.batch_bytes // (schema.features * np.dtype(schema.dtype).itemsize), 1)
         for start in range(rows.start, rows.stop, step):
             yield range(start, min(start + step, rows.stop))
 

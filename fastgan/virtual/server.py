@@ -4,7 +4,7 @@ A stream has two batches of some 2 MB in hand, one on its way and the next. gRPC
 client has room for it, so a slow reader holds back its own stream and nothing else: with gRPC's own buffers,
 a stream that nobody reads takes 6 to 12 MB, at most 20, and ``Limits`` bound how many there are. All streams
 of a file share what computes rows, each with a copy of the weights: one for each processor, or up to 4 if
-clients choose different columns.
+clients choose different columns. On a GPU, batches have some 16 MB, and two copies compute at a time.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Server(flight.FlightServerBase):
         limits: of each client.
         log: gets a line for each call.
         threads: that compute the rows of a stream; 0 for as many as this process may use.
+        device: that computes rows, as of :class:`~fastgan.virtual.table.VirtualTable`.
     """
 
     def __init__(
@@ -81,10 +82,13 @@ class Server(flight.FlightServerBase):
         limits: Limits | None = None,
         log: Log | None = None,
         threads: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.tables, self.log = dict(tables), log or Log(None)
         # One of each file: all of its streams share what computes rows.
-        self._whole = {k: VirtualTable(v.generator, v.rows, threads=threads) for k, v in tables.items()}
+        self._whole = {
+            k: VirtualTable(v.generator, v.rows, threads=threads, device=device) for k, v in tables.items()
+        }
         self.traffic = Traffic(limits or Limits())
         self._draining = threading.Event()
         super().__init__(

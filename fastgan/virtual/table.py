@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 else:
     pa = need("pyarrow")
 
-_BATCH_BYTES = 2**21
-_MOST_BATCH = 2**16
-
 
 class VirtualTable(ComputedDataset):
     """Rows of a trained generator as a table, computed when they are read; row i is always the same one.
@@ -47,10 +44,11 @@ class VirtualTable(ComputedDataset):
             noise as without, but with that label.
         columns: which columns, in their order; None for all.
         threads: that compute rows; 0 for as many as this process may use.
+        device: that computes rows: ``cpu``, or ``cuda`` or ``cuda:1``.
 
     Raises:
-        UserError: the file is damaged, there is no such column or label, or pyarrow is missing (the extra
-            ``virtual``).
+        UserError: the file is damaged, there is no such column, label or device, or pyarrow is missing (the
+            extra ``virtual``).
     """
 
     def __init__(
@@ -61,11 +59,12 @@ class VirtualTable(ComputedDataset):
         where: Mapping[str, Any] | None = None,
         columns: Iterable[str] | None = None,
         threads: int = 0,
+        device: Any = "cpu",
     ) -> None:
         self.generator, self._name = generator_of(file)
         self._first, self._rows = 0, whole("rows", rows, 0, MOST_ROWS)
         threads = whole("threads", threads, 0, 1024) or usable_cpus()
-        self._sampler = Sampler(self.generator, seed, threads=threads)
+        self._sampler = Sampler(self.generator, seed, threads=threads, device=device)
         self.seed = self._sampler.seed
         self.where, self._label = where, label_of(self.generator, where)
         self._set_columns(columns_of(self.generator), columns)
@@ -142,7 +141,7 @@ class VirtualTable(ComputedDataset):
     def batches(self, columns: Iterable[str] | None = None, most: int | None = None) -> pa.RecordBatchReader:
         """Return a new stream of all rows, with some or all of the columns.
 
-        Batches have some 2 MB, and ``most`` rows at most.
+        Batches have some 2 MB, on a GPU 16 MB, and ``most`` rows at most.
         """
         reader = self._reader(self._columns if columns is None else columns)
         return pa.RecordBatchReader.from_batches(reader.schema, self._read(reader, most))
@@ -156,7 +155,7 @@ class VirtualTable(ComputedDataset):
         if test.has_values or not reader.has_values:
             yield from super().matching(columns, tested, keep)
             return
-        step = _batch_rows(reader.schema)
+        step = reader.batch_rows
         for numbers in self._parts(test, None):
             kept = numbers.start + np.flatnonzero(keep(test.batch(numbers)))
             for i in range(0, len(kept), step):
@@ -166,7 +165,7 @@ class VirtualTable(ComputedDataset):
         return map(reader.batch, self._parts(reader, most))
 
     def _parts(self, reader: Reader, most: int | None) -> Iterator[range]:
-        step, numbers = _batch_rows(reader.schema), self.numbers
+        step, numbers = reader.batch_rows, self.numbers
         step = step if most is None else min(step, most)
         return (numbers[i : i + step] for i in range(0, len(numbers), step))
 
@@ -226,15 +225,3 @@ def _restore(state: dict[str, Any]) -> VirtualTable:
     table.__dict__.update(state)
     table._set_columns(table._columns, None)
     return table
-
-
-def _batch_rows(schema: pa.Schema) -> int:
-    width = sum(_bytes(field.type) for field in schema)
-    rows = min(_BATCH_BYTES // width, _MOST_BATCH)
-    return max(rows // 256 * 256, rows, 1) if rows < 256 else rows // 256 * 256
-
-
-def _bytes(kind: pa.DataType) -> int:
-    if isinstance(kind, pa.FixedSizeListType):
-        return kind.list_size * _bytes(kind.value_type)
-    return kind.index_type.bit_width // 8 if isinstance(kind, pa.DictionaryType) else kind.bit_width // 8

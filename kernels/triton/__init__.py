@@ -18,6 +18,8 @@ LAUNCHERS = {
     "linear_leaky_relu_bwd_weight": "dense",
     "bce_with_logits_fwd_bwd": "bce",
     "bce_with_logits_partials": "bce",
+    "sample_noise": "sample",
+    "sample_layer": "sample",
 }
 """Every launcher and the module that has it, next to its kernel."""
 

@@ -78,9 +78,9 @@ class Streams:
 
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.main)
         monkeypatch.setattr(torch.cuda, "stream", on)
-        monkeypatch.setattr(module, "_stream", lambda device: self.side)
-        monkeypatch.setattr(module, "_event", lambda device: Event(self))
-        monkeypatch.setattr(module, "_copy", lambda to, of: self.ask(lambda: to.copy_(of)))
+        monkeypatch.setattr(module, "new_stream", lambda device: self.side)
+        monkeypatch.setattr(module, "new_event", lambda device: Event(self))
+        monkeypatch.setattr(module, "copy_async", lambda to, of: self.ask(lambda: to.copy_(of)))
         monkeypatch.setattr(module, "ThreadPoolExecutor", Thread)
 
     def ask(self, act: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from fastgan import noise
 from fastgan.data.schema import Schema
 from fastgan.engines.native import native_spec
 from fastgan.models import Generator
-from fastgan.sampler import native_sampler
+from fastgan.sampler_cpu import native_sampler
 from fastgan.spec import ModelSpec
 
 SEEDS = st.integers(0, 2**64 - 1)

@@ -9,7 +9,8 @@ from helpers.generators import generator_of, spec_of
 from helpers.parity import ISAS  # noqa: F401 (skips where there is no native module)
 
 from fastgan.noise import Stream
-from fastgan.sampler import Sampler, native_sampler
+from fastgan.sampler import Sampler
+from fastgan.sampler_cpu import native_sampler
 
 
 def test_a_second_caller_is_refused_and_the_first_gets_the_right_rows():
