@@ -10,24 +10,27 @@ from bench.plan import Contender, Group, Row
 
 TARGET = 0.85  # of plain SGEMM (issue 3); on one thread, too (issue 7)
 
-CPU_ONLY = "the sampler runs on the CPU: fastgan has no rows from a GPU"
-
 
 def groups(options: Options) -> list[Group]:
     """Return a group for each width, and one for a single thread."""
-    if options.device == "cuda":
-        return []
     widths = (128,) if options.quick else (64, 128, 256, 512, 1024)
+    if options.device == "cuda":
+        return [_from_gpu(Rows(device="cuda", hidden=w)) for w in widths]
     cases = [Rows(threads=options.threads, hidden=w) for w in widths]
     return [_rows(case) for case in dict.fromkeys([*cases, Rows(threads=1)])]
 
 
+def _ours(case: Rows) -> list[Contender]:
+    peer = "cuda.Rows" if case.device == "cuda" else "native.Rows"
+    return [
+        Contender(f"fastgan, {dtype} rows", peer, replace(case, dtype=dtype), generates=True)
+        for dtype in ("float32", "uint8")
+    ]
+
+
 def _rows(case: Rows) -> Group:
     limit = Contender("plain SGEMM of the generator", "sgemm.GeneratorProducts", case)
-    floats, ours = (
-        Contender(f"fastgan, {dtype} rows", "native.Rows", replace(case, dtype=dtype), generates=True)
-        for dtype in ("float32", "uint8")
-    )
+    floats, ours = _ours(case)
     peers = [
         Contender(title, peer, replace(case, dtype="float32"), generates=True)
         for title, peer in (
@@ -44,6 +47,14 @@ def _rows(case: Rows) -> Group:
     threads = "1 thread" if case.threads == 1 else f"{case.threads} threads"
     title = f"rows, hidden width {case.hidden}, {threads}"
     return Group("generate", title, rows, figure={"hidden": case.hidden})
+
+
+def _from_gpu(case: Rows) -> Group:
+    """Rows in host memory, made on a GPU."""
+    floats, ours = _ours(case)
+    eager = Contender("torch eager, inference mode", "torch_rows.Eager", floats.case, generates=True)
+    rows = [Row(eager, floats), Row(eager, ours)]
+    return Group("generate", f"rows from a GPU, hidden width {case.hidden}", rows)
 
 
 def test_generate(feed, benchmark):

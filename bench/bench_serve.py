@@ -14,7 +14,7 @@ from bench.plan import Contender, Group, Row
 
 TARGET = 0.8  # of in-process speed (issue 7)
 
-CPU_ONLY = "the sampler runs on the CPU: fastgan has no rows from a GPU"
+CPU_ONLY = "readers run on the CPU; the suite generate has rows from a GPU"
 
 
 def groups(options: Options) -> list[Group]:

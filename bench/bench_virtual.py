@@ -8,7 +8,7 @@ from bench.options import Options
 from bench.peers.virtual import Columns, Images
 from bench.plan import Contender, Group, Row
 
-CPU_ONLY = "the sampler runs on the CPU: fastgan has no rows from a GPU"
+CPU_ONLY = "readers run on the CPU; the suite generate has rows from a GPU"
 
 
 def groups(options: Options) -> list[Group]:

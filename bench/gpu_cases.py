@@ -11,6 +11,8 @@ from fastgan.kernels.triton import (
     linear_leaky_relu_bwd_input,
     linear_leaky_relu_bwd_weight,
     linear_leaky_relu_fwd,
+    sample_layer,
+    sample_noise,
 )
 from torch import Tensor
 
@@ -53,6 +55,11 @@ BCE = {
     "none, weights": ("none", True, True, 100_000),
 }
 """So many rows have several programs, whose sums a second launch adds."""
+SAMPLES = {
+    # rows, latent, classes, hidden, outputs, their dtype, head
+    "bytes": (7360, 100, 10, 128, 784, torch.uint8, "sigmoid"),
+    "odd floats": (4099, 37, 0, 53, 13, torch.float32, "tanh"),
+}
 STEPS = {"step": gpu_steps.launch_step, "rows": gpu_steps.launch_rows}
 BCE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,11 +67,13 @@ BCE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 def cases(target: str) -> list[str]:
     """Return the name of every case of a target: ``launcher | arithmetic | size``."""
     arithmetic = [a for a in ARITHMETIC if (target, a) != ("gfx942", "tf32x3")]  # its compiler has none
+    samples = [f"sample | ieee | {kind}" for kind in SAMPLES]
     dense = [f"{name} | {a} | {size}" for name in DENSE for a in arithmetic for size in SIZES]
     bce = [f"bce_with_logits_fwd_bwd | {dtype} | {kind}" for kind in BCE for dtype in BCE_DTYPES]
     models = [(a, "default") for a in gpu_steps.arithmetics(target)]
     models += [("tf32", model) for model in gpu_steps.MODELS if model != "default"]
-    return dense + bce + [f"{launcher} | {a} | {model}" for launcher in STEPS for a, model in models]
+    steps = [f"{launcher} | {a} | {model}" for launcher in STEPS for a, model in models]
+    return dense + bce + samples + steps
 
 
 def compile_case(case: str, target: str) -> list[Launch]:
@@ -83,6 +92,8 @@ def launch_case(case: str) -> None:
         dtype, precision = ARITHMETIC[arithmetic]
         relu = kind.endswith(RELU)
         DENSE[launcher](_layer(*SIZES[kind], dtype, not relu), 0.0 if relu else 0.2, precision)
+    elif launcher == "sample":
+        _sample(*SAMPLES[kind])
     else:
         _bce(BCE_DTYPES[arithmetic], *BCE[kind])
 
@@ -101,3 +112,17 @@ def _bce(dtype: torch.dtype, reduction: str, tensor: bool, weights: bool, rows: 
     bce_with_logits_fwd_bwd(
         logits, target, weight, weight, loss, torch.empty_like(logits), reduction=reduction
     )
+
+
+def _sample(
+    rows: int, latent: int, classes: int, hidden: int, outputs: int, dtype: torch.dtype, head: str
+) -> None:
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    z, h = empty(rows, latent + classes), empty(rows, hidden)
+    index, seed = empty(rows, dtype=torch.int64), empty(1, dtype=torch.int64)
+    sample_noise(index, index if classes else None, seed, z, latent, 4)
+    sample_layer(z, empty(hidden, z.shape[1]), empty(hidden), h, "leaky", 0.2)
+    y = empty(rows, outputs, dtype=dtype)
+    sample_layer(h, empty(outputs, hidden), empty(outputs), y, head, 0.2, (2.0 / 255.0, -1.0))

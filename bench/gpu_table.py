@@ -84,7 +84,8 @@ def faults(rows: Rows, recorded: dict[str, Any]) -> list[str]:
             lines.append(
                 f"{name}: {row['shared']} bytes of shared memory; the limit is {SHARED_LIMIT[target]}"
             )
-        multiplies = name.startswith(("_linear", "step_")) and not name.startswith("step_head")
+        products = ("_linear", "step_", "sample_layer")
+        multiplies = name.startswith(products) and not name.startswith("step_head")
         if multiplies and not row["tensor"] and (arithmetic != "ieee" or target == "gfx942"):
             lines.append(f"{name}: no tensor-core instruction")
         if recorded["triton"] != triton.__version__:

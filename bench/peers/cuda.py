@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from bench.cases import SEED, Case
+from bench.peers import native
 from bench.peers.native import Step
 from fastgan.state import State
 
@@ -19,3 +20,7 @@ class CudaStep(Step):
             raise RuntimeError("this version of fastgan has no CUDA engine") from None
         self.engine = engine(case.config, case.data)
         self.state, self.cycle = State.initial(case.spec, SEED), case.config.penalty_every
+
+
+class Rows(native.Rows):
+    """Generated rows: made on a GPU, and brought to the host."""

@@ -119,7 +119,7 @@ class Rows:
         generator = TrainedGenerator.of_state(
             case.spec, schema, (1,) * case.spec.classes, SEED, average, origin
         )
-        self.sampler = Sampler(generator, engine="cpu", threads=case.threads)
+        self.sampler = Sampler(generator, engine="cpu", threads=case.threads, device=case.device)
         self.out = np.empty((ROWS_PER_CALL, case.features), case.dtype)
 
     def reset(self) -> None:

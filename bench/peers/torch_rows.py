@@ -1,4 +1,4 @@
-"""Generated rows in PyTorch: noise and a forward pass in inference mode. A unit is a row."""
+"""Generated rows in PyTorch: noise and a forward pass in inference mode, to the host. A unit is a row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Eager:
     """PyTorch as it comes."""
 
     def __init__(self, case: Rows) -> None:
-        self.case, self.generator = case, Generator(case.spec)
+        self.case, self.generator = case, Generator(case.spec).to(case.device)
         self.generator.load_state_dict(State.initial(case.spec, SEED).part("generator"))
 
     def reset(self) -> None:
@@ -24,9 +24,9 @@ class Eager:
     def run(self, units: int) -> int:
         calls = -(-units // ROWS_PER_CALL)
         for _ in range(calls):
-            self.generator(torch.randn(ROWS_PER_CALL, self.case.latent))
+            self.generator(torch.randn(ROWS_PER_CALL, self.case.latent, device=self.case.device)).cpu()
         return calls * ROWS_PER_CALL
 
     @torch.inference_mode()
     def rows(self, z: np.ndarray) -> np.ndarray:
-        return self.generator(torch.from_numpy(z)).numpy()
+        return self.generator(torch.from_numpy(z).to(self.case.device)).cpu().numpy()
