@@ -24,6 +24,7 @@ from fastgan.fusion import sequential
 from fastgan.ops import bce_with_logits, linear_leaky_relu
 from fastgan.ops.choice import check_impl
 from fastgan.ops.dense import check_slope
+from fastgan.ops.reference import check_reduction
 
 # One node each, where torch.fx traces these layers.
 torch.fx.wrap("linear_leaky_relu")
@@ -82,7 +83,7 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
         impl: as of :func:`fastgan.ops.bce_with_logits`.
 
     Raises:
-        UserError: an unknown ``impl``.
+        UserError: an unknown ``reduction`` or ``impl``.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
     ) -> None:
         check_impl(impl)
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
+        check_reduction(self.reduction)
         self.impl = impl
 
     def forward(self, input: Tensor, target: Tensor | float) -> Tensor:
@@ -136,7 +138,7 @@ class MLP(nn.Sequential):
         *,
         negative_slope: float = 0.01,
     ) -> None:
-        whole = isinstance(widths, Sequence) and all(isinstance(w, Integral) and w >= 0 for w in widths)
+        whole = isinstance(widths, Sequence) and all(map(_is_width, widths))
         if not whole or len(widths) < 2:
             raise UserError("widths", widths, "at least two whole numbers, such as (784, 512, 256, 1)")
         _check_bias(bias)
@@ -151,6 +153,10 @@ class MLP(nn.Sequential):
     def __getitem__(self, index: slice | int) -> nn.Module:
         """Return one child, or for a slice an ``nn.Sequential`` of some."""
         return nn.Sequential(*self)[index] if isinstance(index, slice) else super().__getitem__(index)
+
+
+def _is_width(width: object) -> bool:
+    return isinstance(width, Integral) and not isinstance(width, bool) and width >= 0
 
 
 def _check_bias(bias: bool) -> None:

@@ -44,7 +44,8 @@ def bce_with_logits(
             The last two have derivatives with respect to the logits only.
 
     Returns:
-        A scalar, or for ``none`` a tensor of the logits' shape.
+        A scalar, or for ``none`` a tensor of the logits' shape. A logit of minus infinity whose target is 1
+        has an infinite loss in native code, and NaN in PyTorch, which multiplies by 0.
 
     Raises:
         UserError: what is no tensor, an unknown ``reduction`` or ``impl``, or one that was asked for by name
@@ -68,7 +69,6 @@ def bce_with_logits(
     else:
         check_impl(impl)
         check_tensors(logits=logits, weight=weight, pos_weight=pos_weight)
-        check_target(target)
         if impl != "reference":
             logits, target, weight, pos_weight = _named(impl, logits, target, weight, pos_weight)
     if impl == "reference":

@@ -17,12 +17,12 @@ from fastgan.ops.library import (
     define,
     differentiate,
     eager,
-    is_batched,
     is_plain,
     is_recorded,
+    needs_operators,
     vectorize,
 )
-from fastgan.ops.reference import check_reduction
+from fastgan.ops.reference import check_reduction, check_target
 
 
 def _check(
@@ -116,7 +116,7 @@ class _BCEWithLogits(torch.autograd.Function):
             return (None,) * 8
         dlogits, logits, target, weight, pos_weight = ctx.saved_tensors
         operands = (logits, target, ctx.value, weight, pos_weight, ctx.reduction)
-        if is_batched(dloss):
+        if needs_operators(dloss):
             return _backward_plain(dloss, None, *operands), *(None,) * 7
         if not ctx.has_gradient:
             dlogits = forward(*(_detached(t) for t in operands), True, ctx.impl)[1]
@@ -199,6 +199,7 @@ def bce_with_logits(
         run = _eager
     else:
         run = _BCEWithLogits.apply
-    tensor, value = (target, 0.0) if isinstance(target, Tensor) else (None, float(target))
+    target = check_target(target)
+    tensor, value = (target, 0.0) if isinstance(target, Tensor) else (None, target)
     gradient = logits.requires_grad and torch.is_grad_enabled()
     return run(logits, tensor, value, weight, pos_weight, reduction, gradient, impl)[0]

@@ -31,7 +31,7 @@ def check_slope(negative_slope: float) -> float:
     """Return the slope as a float; raise a UserError for one that the fused op cannot take."""
     try:
         slope = -1.0 if isinstance(negative_slope, str) else float(negative_slope)
-    except (TypeError, ValueError, RuntimeError):  # PyTorch's, of a tensor of several
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # PyTorch's, of a tensor of several
         slope = -1.0
     if not 0.0 <= slope < inf:
         raise UserError(
@@ -64,7 +64,8 @@ def linear_leaky_relu(
     Returns:
         ``[..., O]``. It may be changed in place, as after LeakyReLU: where the backward pass needs it, that
         computes it again, if x, weight and bias are what they were (else an error says so). Not so the result
-        of a function that torch.compile has compiled with another ``impl`` than auto: autograd may raise.
+        of a function that torch.compile has compiled with another ``impl`` than auto: autograd may raise. And
+        a change by ``.data`` nobody can see: gradients are then wrong, as after ReLU.
 
     Raises:
         UserError: a slope below 0 (the output's sign then no longer tells the input's), what is no tensor, an
@@ -128,6 +129,7 @@ _FEW_PRODUCTS = _MANY_OUTPUTS * _LEAST_INPUTS  # with fewer, outputs or inputs a
 _SMALL = Choice("reference", "PyTorch's operators; outputs are too few for passes over them to matter")
 _PRODUCT = Choice("reference", "PyTorch's operators; the product takes nearly all of the time")
 _FLAT = Choice("reference", "PyTorch's operators; rows are too few for a weight of so many outputs")
+_BROADCAST = Choice("reference", "PyTorch's operators; the bias is not one number for each output")
 _SINGLE = Choice("reference", "PyTorch's operators; with a single input they are faster in backward")
 _ROUNDED = Choice(
     "reference", "PyTorch's operators; they may round products to bfloat16, and are then faster"
@@ -146,6 +148,8 @@ def _choose(x: Tensor, weight: Tensor, bias: Tensor | None) -> Choice:
         return obstacle
     if weight.dim() != 2 or x.shape[-1] != inputs or not inputs:
         return _SMALL  # PyTorch's operators say what is wrong
+    if bias is not None and bias.shape != weight.shape[:1]:
+        return _BROADCAST
     if x.numel() < _MANY_ROWS * inputs:
         return _FLAT
     if inputs < _LEAST_INPUTS:

@@ -21,9 +21,9 @@ from fastgan.ops.library import (
     define,
     differentiate,
     eager,
-    is_batched,
     is_plain,
     is_recorded,
+    needs_operators,
     vectorize,
 )
 from fastgan.ops.reference import linear_leaky_relu_reference
@@ -120,7 +120,7 @@ backward = define(
 
 # ---- derivatives: with the mask m of y (1 or the slope) and g = m dy, the backward op is
 #      dx = g W, dW = g^T x, db = sum_b g;  its own derivatives for ddx, ddW, ddb are
-#      of dy: m (ddx W^T + x ddW^T + ddb)   of x: g ddW   of W: g^T ddx
+#      of dy: m (ddx W^T + x ddW^T + ddb)   of x: g ddW   of W: g^T ddx   of y: 0
 
 
 class _LinearLeakyReLU(torch.autograd.Function):
@@ -143,8 +143,10 @@ class _LinearLeakyReLU(torch.autograd.Function):
             return (None,) * 5
         x, weight, y = ctx.saved_tensors
         needs_bias = ctx.needs_input_grad[2]
-        if is_batched(dy):
+        if needs_operators(dy):
             run = _backward_plain
+        elif is_plain(dy) and _is_no_gradient(dy):
+            run = _backward_of_zero
         elif is_plain(dy):
             run = partial(_kept_backward, getattr(ctx, "kept", None))
         else:
@@ -189,7 +191,7 @@ class _LinearLeakyReLUBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx, ddx, ddweight, ddbias):
         dy, x, weight, y = ctx.saved_tensors
-        needs_dy, needs_x, needs_weight, *_ = ctx.needs_input_grad
+        needs_dy, needs_x, needs_weight, needs_y, *_ = ctx.needs_input_grad
         g = pytorch.masked(dy, y, ctx.slope)
         of_dy = of_x = of_weight = None
         if needs_x and ddweight is not None:
@@ -206,7 +208,9 @@ class _LinearLeakyReLUBackward(torch.autograd.Function):
                 parts.append(ddbias.expand_as(dy))
             if parts:
                 of_dy = pytorch.masked(sum(parts[1:], parts[0]), y, ctx.slope)
-        return of_dy, of_x, of_weight, None, None, None, None
+        # By this PyTorch, too, has a gradient, of zeros, for all that y depends on: optimizers step there.
+        of_y = y.new_zeros(()).expand_as(y) if needs_y else None
+        return of_dy, of_x, of_weight, of_y, None, None, None
 
     @staticmethod
     def vmap(info, in_dims, *args):
@@ -215,6 +219,16 @@ class _LinearLeakyReLUBackward(torch.autograd.Function):
 
 def _backward_plain(dy, x, weight, y, negative_slope, bias, impl="auto"):
     return _backward(dy, x, weight, y, negative_slope, bias, "reference")
+
+
+def _is_no_gradient(dy):
+    """Return whether a gradient is an expanded zero, as the backward op's own derivative gives its y."""
+    return dy.is_cpu and not any(dy.stride()) and dy.numel() > 0 and not dy[(0,) * dy.dim()].item()
+
+
+def _backward_of_zero(dy, x, weight, y, negative_slope, bias, impl):
+    dx = None if weight is None else dy.new_zeros(()).expand(*dy.shape[:-1], weight.shape[1])
+    return dx, None if x is None else dy.new_zeros(dy.shape[-1], x.shape[-1]), dy.new_zeros(dy.shape[-1])
 
 
 differentiate("linear_leaky_relu", _LinearLeakyReLU)

@@ -64,6 +64,14 @@ its shape says nothing. No op can have a rule for these, and functions of autogr
 """
 
 
+def needs_operators(gradient: Tensor) -> bool:
+    """Return whether only PyTorch's operators have a rule for what a backward pass was given.
+
+    So for batches of gradients, and in forward mode: then a gradient may be a dual number.
+    """
+    return is_batched(gradient) or torch.autograd.forward_ad._current_level >= 0
+
+
 def is_recorded() -> bool:
     """Return whether torch.compile, torch.export or torch.jit.trace writes down which operators are called.
 

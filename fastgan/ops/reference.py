@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from fastgan.errors import UserError, nearest
+from fastgan.ops.choice import check_tensors
 from fastgan.ops.kept import Kept
 from fastgan.ops.library import is_plain
 
@@ -86,14 +87,13 @@ def bce_with_logits_reference(
         A scalar, or for ``none`` a tensor of the logits' shape.
 
     Raises:
-        UserError: an unknown reduction, or a target of another kind.
+        UserError: an unknown reduction, a target of another kind, or a weight that is no tensor.
     """
+    if weight is not None or pos_weight is not None:
+        check_tensors(weight=weight, pos_weight=pos_weight)
+    target = check_target(target)
     if not isinstance(target, Tensor):
-        try:
-            target = torch.full_like(logits, target)
-        except TypeError:
-            check_target(target)
-            raise
+        target = torch.full_like(logits, target)
     if upcast is not None:
         logits, target, weight, pos_weight = _cast(upcast, logits, target, weight, pos_weight)
     if reduction in _REDUCTIONS and target.shape == logits.shape:
@@ -104,10 +104,17 @@ def bce_with_logits_reference(
     )
 
 
-def check_target(target: Tensor | float) -> None:
-    """Raise a UserError for what is neither a tensor nor a number."""
-    if not isinstance(target, (Tensor, Real)):
-        raise UserError("target", repr(target), "a tensor of the logits' shape, or a number")
+def check_target(target: Tensor | float) -> Tensor | float:
+    """Return a target, a number as a float; raise a UserError for what is neither a number nor a tensor."""
+    if isinstance(target, (float, Tensor, torch.SymFloat, torch.SymInt)):
+        return target
+    try:
+        if isinstance(target, Real):
+            return float(target)
+        got = repr(target)
+    except OverflowError:
+        got = f"a whole number of {target.bit_length()} bits"
+    raise UserError("target", got, "a tensor of the logits' shape, or a number")
 
 
 def check_reduction(reduction: str) -> None:

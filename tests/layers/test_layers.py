@@ -273,6 +273,8 @@ def test_the_old_arguments_of_the_loss():
         (lambda: LinearLeakyReLU(5, 3, 0.2), r"^bias: got 0.2; wanted True or False. .*negative_slope=0.2"),
         (lambda: MLP((5, 3), 0.2), r"^bias: got 0.2; wanted True or False"),
         (lambda: MLP((5,)), r"^widths: got \(5,\); wanted at least two whole numbers"),
+        (lambda: MLP((True, 4)), r"^widths: got \(True, 4\)"),
+        (lambda: BCEWithLogitsLoss(reduction="avg"), r"^reduction: got 'avg'; wanted one of"),
         (lambda: MLP((5, 2.5)), r"^widths: got \(5, 2.5\)"),
         (lambda: MLP((5, -3)), r"^widths: got \(5, -3\)"),
         (lambda: MLP(5), r"^widths: got 5"),

@@ -16,7 +16,7 @@ from torch.autograd.functional import hessian, jacobian
 
 from fastgan.errors import UserError
 from fastgan.ops import bce_op, bce_with_logits, dense_op, linear_leaky_relu
-from fastgan.ops.backends import pytorch
+from fastgan.ops.backends import cpu, pytorch
 
 
 def draw(*shape: int, needs: bool = True) -> torch.Tensor:
@@ -80,6 +80,63 @@ def test_a_gradient_penalty_is_plain_pytorchs():
         return grad((g.norm(2, dim=1) - 1).pow(2).mean(), (weight, last))
 
     torch.testing.assert_close(penalty(dense), penalty(plain_dense))
+
+
+@pytest.mark.parametrize("of", ["x", "weight", "bias", "x weight", "x bias", "weight bias", "x weight bias"])
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("rows", [(8,), (2, 4)])
+def test_second_derivatives_are_zero_where_pytorchs_are(of, slope, rows):
+    """A bias has no part in an input's gradient, but a gradient: optimizers step there."""
+
+    def second(op):
+        torch.manual_seed(0)
+        leaves = {"x": torch.randn(*rows, 3), "weight": torch.randn(5, 3), "bias": torch.randn(5)}
+        x, weight, bias = (leaf.requires_grad_() for leaf in leaves.values())
+        y, found = op(x * 2, weight, bias, slope), []
+        for loss in (y.sum(), y.pow(2).sum()):
+            first = grad(loss, [leaves[name] for name in of.split()], create_graph=True)
+            found.append(grad(sum(g.pow(2).sum() for g in first), (x, weight, bias), retain_graph=True))
+        return found
+
+    got, wanted = second(partial(linear_leaky_relu, impl="cpu")), second(plain_dense)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_penalty_alone_is_a_step_of_the_optimizer_for_biases_too():
+    """R1 by itself, every few steps, as StyleGAN has it."""
+
+    def trained(op):
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(3, 5), torch.nn.Linear(5, 4), torch.nn.Linear(4, 1)]
+        parameters = [p for layer in layers for p in layer.parameters()]
+        optimizer = torch.optim.Adam(parameters, 0.01)
+
+        def logits(x):
+            for layer in layers[:-1]:
+                x = op(x, layer.weight, layer.bias, 0.2)
+            return layers[-1](x)
+
+        for step in range(6):
+            x = torch.randn(8, 3, requires_grad=True)
+            optimizer.zero_grad()
+            loss = logits(x).mean()
+            if step % 2:
+                loss = grad(loss, x, create_graph=True)[0].pow(2).sum()
+            loss.backward()
+            optimizer.step()
+        return parameters
+
+    torch.testing.assert_close(trained(partial(linear_leaky_relu, impl="cpu")), trained(plain_dense))
+
+
+def test_nothing_is_computed_of_a_gradient_that_is_zero(monkeypatch):
+    x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((4, 3), (5, 3), (5,)))
+    monkeypatch.setattr(cpu, "dense_bwd", None)
+    zero = torch.zeros(()).expand(4, 5)
+    for dx in grad(linear_leaky_relu(x, weight, bias, impl="cpu"), (x, weight, bias), zero):
+        assert not dx.any()
+    with pytest.raises(TypeError):
+        grad(linear_leaky_relu(x, weight, bias, impl="cpu"), x, torch.ones(()).expand(4, 5))
 
 
 @pytest.mark.parametrize("impl", ["cpu", "reference"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -19,7 +21,9 @@ X, W, B = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
 NAMED = pytest.mark.parametrize("impl", ["auto", "reference", "cpu"])
 
 
-@pytest.mark.parametrize("slope", [-0.1, math.nan, math.inf, "0.2", None, 1j, torch.ones(2)], ids=str)
+@pytest.mark.parametrize(
+    "slope", [-0.1, math.nan, math.inf, "0.2", None, 1j, 10**400, torch.ones(2)], ids=lambda s: str(s)[:9]
+)
 def test_slopes_that_are_no_numbers_from_zero_on_are_refused(slope):
     with pytest.raises(UserError, match=r"^negative_slope: got .* wanted a number >= 0"):
         linear_leaky_relu(X, W, B, slope)
@@ -60,12 +64,33 @@ def test_what_is_no_tensor_is_refused(name, call, impl):
 
 
 @NAMED
-@pytest.mark.parametrize("target", [None, "1", [1.0]], ids=repr)
-def test_targets_that_are_no_numbers_are_refused(target, impl):
+@pytest.mark.parametrize("many", [1, 1 << 15])
+@pytest.mark.parametrize(
+    "target", [None, "1", [1.0], 1j, Decimal(1), np.ones(1), 10**400], ids=lambda t: str(t)[:9]
+)
+def test_targets_that_are_no_numbers_are_refused(target, impl, many):
     with pytest.raises(
         UserError, match=r"^target: got .*; wanted a tensor of the logits' shape, or a number"
     ):
-        bce_with_logits(X, target, impl=impl)
+        bce_with_logits(X.repeat(many, 1), target, impl=impl)
+
+
+@NAMED
+@pytest.mark.parametrize("many", [1, 1 << 15])
+@pytest.mark.parametrize("target", [1, True, Fraction(1, 2), np.float32(0.5), np.int64(1)], ids=repr)
+def test_any_number_is_a_target(target, impl, many):
+    logits = X.repeat(many, 1)
+    torch.testing.assert_close(
+        bce_with_logits(logits, target, impl=impl), plain_bce(logits, float(target), None, None, "mean")
+    )
+
+
+@NAMED
+@pytest.mark.parametrize("many", [1, 1 << 15])
+@pytest.mark.parametrize("name", ["weight", "pos_weight"])
+def test_weights_that_are_no_tensors_are_refused(name, impl, many):
+    with pytest.raises(UserError, match=rf"^{name}: got a float; wanted a tensor"):
+        bce_with_logits(X.repeat(many, 1), 1.0, **{name: 2.0}, impl=impl)
 
 
 @NAMED

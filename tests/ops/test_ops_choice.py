@@ -238,6 +238,13 @@ def test_reasons_around_the_call():
     assert ["torch.func" in seen[0], "torch.func" in seen[1], "autocast" in seen[2]] == [True] * 3
 
 
+@pytest.mark.parametrize("bias", [torch.ones(1, 256), torch.ones(1), torch.ones(4096, 256), torch.ones(())])
+def test_a_bias_that_is_broadcast_is_pytorchs(bias):
+    x, weight = torch.randn(4096, 64), torch.randn(256, 64)
+    assert "the bias is not" in explain(linear_leaky_relu, x, weight, bias).reason
+    torch.testing.assert_close(linear_leaky_relu(x, weight, bias), plain_dense(x, weight, bias, 0.01))
+
+
 def test_wrong_shapes_give_pytorchs_own_errors():
     for x, weight in ((torch.ones(4096, 63), LARGE[1]), (torch.ones(0, 3), torch.ones(2, 4))):
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from helpers.ops_cases import plain_bce, plain_dense
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
 import fastgan
@@ -188,6 +189,40 @@ def test_auto_has_forward_mode_and_the_fused_ops_say_that_they_have_none():
     ):
         with pytest.raises(UserError, match=r"^impl: got 'triton' under forward-mode .* wanted auto"):
             jvp(call, (X,), (X,))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_forward_mode_over_the_backward_pass_of_a_node_that_was_there(slope, create_graph):
+    """Of the public ops the node is native; dual numbers come in by the gradient of its result."""
+    pairs = (
+        (
+            lambda x: linear_leaky_relu(x, W.float(), B.float(), slope, impl="cpu"),
+            lambda x: plain_dense(x, W.float(), B.float(), slope),
+            X,
+        ),
+        (
+            lambda x: bce_with_logits(x, 1.0, reduction="none", impl="cpu"),
+            lambda x: plain_bce(x, 1.0, None, None, "none"),
+            L,
+        ),
+    )
+    for *functions, x in pairs:
+        found = []
+        for f in functions:
+            leaf = x.float().requires_grad_()
+            y = f(leaf)
+            dy, tangent = (torch.linspace(*ends, y.numel()).view_as(y) for ends in ((-1, 1), (2, 3)))
+
+            def backward(dy, y=y, leaf=leaf):
+                return torch.autograd.grad(y, leaf, dy, create_graph=create_graph, retain_graph=True)[0]
+
+            with forward_ad.dual_level():
+                dual = forward_ad.unpack_dual(backward(forward_ad.make_dual(dy, tangent)))
+            assert dual.tangent is not None
+            found.append([*dual, *jvp(backward, (dy,), (tangent,))])
+        torch.testing.assert_close(*found)
 
 
 def test_per_sample_gradients_of_a_module():
