@@ -25,15 +25,20 @@ def fuse(model: Model, inplace: bool = True, verbose: bool = False) -> Model:
     then rewritten, from the source. Parameters, children, hooks and ``state_dict`` keys are not touched, so
     old checkpoints load and optimizers keep working.
 
-    A fused pair is looked at again whenever it runs: with a hook, a parametrization or a slope below 0 it
-    runs as two modules. ``torch.export``, ``torch.onnx`` and ``torch.jit`` see the model as it was.
+    A fused pair is looked at again whenever it runs: with a hook, a parametrization, a slope below 0, a
+    patched ``nn.Linear.forward`` or under a ``TorchFunctionMode`` it runs as two modules. ``torch.export``,
+    ``torch.onnx`` and ``torch.jit`` see the model as it was.
 
     What torch.fx cannot trace is left alone: one ``if`` on data, or on an argument whose default is not None,
-    costs its forward all fusions; Sequentials and modules that it calls keep theirs.
+    costs its forward all fusions; Sequentials and modules that it calls keep theirs. Left alone, too, is what
+    would notice that its class is another: by ``type(self) is``, ``super(type(self), self)`` or
+    ``self.__class__.n = 1`` in its code, or as traces in training and in evaluation tell.
 
     A fused pair's result may be changed in place (``h += skip``), as LeakyReLU's may: the backward pass,
     which may need the result, then computes it again. Where torch.fx sees such a change, the pair is left
-    alone. One thing differs from PyTorch: a LeakyReLU of slope 0 is ReLU, so 0 and not NaN at minus infinity.
+    alone. Three things differ from PyTorch. A LeakyReLU of slope 0 is ReLU: 0 and not NaN at minus infinity.
+    A result that is changed by ``.data`` has wrong gradients, as after ReLU. And ``torch.load`` of a whole
+    fused model needs ``weights_only=False``: save its ``state_dict``, or ``unfuse`` it first.
 
     Args:
         model: any module. The forward of a copy runs a few times with symbols in place of tensors; it should

@@ -42,6 +42,20 @@ def test_a_leaky_relu_of_slope_0_is_relu():
     assert model(x).isnan().all() and fastgan.fuse(model)(x).item() == 0
 
 
+def test_a_whole_fused_model_in_a_file(tmp_path):
+    """As fuse's documentation says, too."""
+    plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    with torch.serialization.safe_globals([nn.Sequential, nn.Linear, nn.ReLU, set]):
+        for model in (plain, fastgan.fuse(plain, inplace=False), fastgan.unfuse(fastgan.fuse(plain))):
+            torch.save(model, tmp_path / "whole.pt")
+            if type(model) is nn.Sequential:
+                torch.load(tmp_path / "whole.pt", weights_only=True)
+            else:
+                with pytest.raises(pickle.UnpicklingError, match="Unsupported global"):
+                    torch.load(tmp_path / "whole.pt", weights_only=True)
+            assert type(torch.load(tmp_path / "whole.pt", weights_only=False)) is type(model)
+
+
 class Around(nn.Module):
     """Changes the result of its block in place, out of sight of who fuses the block alone."""
 
