@@ -48,14 +48,23 @@ def capture_alternating(
     it in one graph, and from then on a call is a copy of the batch and one replay. Elsewhere every call runs
     eagerly, with the same results, and a warning says so.
 
+    A replay runs no Python. What Python computes in the functions below stays as it was at capture: counters,
+    weights that are annealed, coins that are tossed, tensors of no dimensions on the CPU, an ``if`` on the
+    number of the step. Keep what changes in tensors on the device, changed in place (``weight.fill_(0.5)``),
+    or call ``recapture()`` after a change that is rare. For a penalty at every 16th step, call this function
+    twice with the same optimizers, and ``step`` of the one object or the other. Graphs go on with the tensors
+    that they know: an average, a buffer or a network that was replaced by another needs ``recapture()``, too.
+    Parameters that were frozen, unfrozen or moved, and loaded states of optimizers, are seen without.
+
     Args:
         d_step: from a batch to the discriminator's loss: a scalar, or a dict of scalars, of which ``loss`` is
             minimised and the others are reported. Noise, forward passes and gradient penalties
             (``torch.autograd.grad(..., create_graph=True)``) belong in here; backward passes and optimizer
             steps do not.
         g_step: likewise for the generator. Gradients are taken of each optimizer's own parameters only, so
-            the discriminator needs no ``requires_grad_(False)`` here. Hooks on parameters do not run, so
-            ``DistributedDataParallel`` does not work with it.
+            the discriminator needs no ``requires_grad_(False)`` here. They are not accumulated, so hooks of
+            ``register_post_accumulate_grad_hook`` do not run, nor does ``DistributedDataParallel`` work with
+            it; those of ``Tensor.register_hook`` are captured as part of the step.
         d_optimizer: the discriminator's. On CUDA it must count steps there: ``Adam(..., capturable=True)``;
             for parameters on the CPU, where PyTorch refuses that, ``capturable`` is turned off, and what a
             loaded state of another kind of run says of it is set right. A learning rate that changes must be
@@ -117,7 +126,10 @@ class AlternatingSteps:
         for name, value, kind, wanted in (
             ("d_step", steps[0], Callable, "a function from a batch to a loss"),
             ("g_step", steps[1], Callable, "a function from a batch to a loss"),
-            *((name, optimizer, Optimizer, "an optimizer") for name, optimizer in named.items()),
+            *(
+                (name, optimizer, Optimizer, "an optimizer, one for each network")
+                for name, optimizer in named.items()
+            ),
             ("scaler", scaler, torch.amp.GradScaler | None, "a torch.amp.GradScaler, or None"),
             ("after", after, Callable | None, "a function without arguments, or None"),
             *(
@@ -127,10 +139,10 @@ class AlternatingSteps:
             ("capture", capture, bool | None, "True, False or None"),
         ):
             if not isinstance(value, kind):
-                raise UserError(name, repr(value), wanted)
+                many = f"a {type(value).__name__} of {len(value)}" if isinstance(value, list | tuple) else ""
+                raise UserError(name, many or repr(value), wanted)
         for name, optimizer in named.items():
-            if isinstance(optimizer, torch.optim.LBFGS):
-                raise UserError(name, "LBFGS, which asks for losses by itself", "an optimizer that does not")
+            optimizers.require_plain_step(optimizer, name)
         if named["d_optimizer"] is named["g_optimizer"]:
             raise UserError("g_optimizer", "the same object as d_optimizer", "one for each network")
         self._optimizers, self._n_critic, self._after = tuple(named.values()), n_critic, after
@@ -165,6 +177,14 @@ class AlternatingSteps:
         """Bytes of the device that captured graphs hold, activations and gradients included."""
         return self._captures.memory if self._captures else 0
 
+    def recapture(self) -> None:
+        """Forget all graphs: after a change that only Python sees, such as of a loss's weight.
+
+        The next calls are warm-up again, eager training steps, and see it; the one after them is captured.
+        """
+        if self._captures:
+            self._captures.forget()
+
     def step(self, *batches: Any) -> dict[str, Tensor]:
         """Run ``n_critic`` discriminator steps, a generator step, and what follows.
 
@@ -182,10 +202,12 @@ class AlternatingSteps:
             UserError: a wrong number of batches; an optimizer with other parameters than before; a loss that
                 is no scalar or does not depend on the parameters; something that a graph cannot hold, with
                 the line of code; options of an optimizer that changed after the capture. After state was
-                loaded or parameters moved, calls are warm-up again, and then captured anew.
+                loaded or parameters were moved or frozen, calls are warm-up again, and then captured anew.
         """
         if len(batches) not in (1, self._n_critic):
             raise UserError("step", f"{len(batches)} batches", f"one, or n_critic = {self._n_critic}")
+        if not torch.is_grad_enabled():
+            raise UserError("step", "a call inside of no_grad() or inference_mode()", "gradients enabled")
         if torch.is_autocast_enabled(self._device.type):
             raise UserError(
                 "step",
@@ -230,5 +252,6 @@ def _check_numbers(clip_norm: float | None, **whole: int) -> None:
     for name, value in whole.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(name, repr(value), "a whole number from 1")
-    if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
+    is_number = isinstance(clip_norm, int | float) and not isinstance(clip_norm, bool)
+    if clip_norm is not None and not (is_number and clip_norm > 0):
         raise UserError("clip_norm", repr(clip_norm), "a number above 0, or None")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from torch.utils._pytree import TreeSpec
 
 from fastgan.errors import UserError
 from fastgan.graphs import optimizers
-from fastgan.graphs.audit import Audit
+from fastgan.graphs.audit import Audit, host_randomness, user_line
 from fastgan.graphs.recording import Recording, record
 
 Iteration = Callable[[list[Tensor], TreeSpec], tuple[Tensor, list[str]]]
@@ -73,6 +72,11 @@ class Captures:
         self._generators, self._warmup = generators, warmup
         self._stream = torch.cuda.Stream(device)
         self._shapes: dict[tuple, _Shape] = {}
+        self._draws: dict[str, list[str]] = {}
+
+    def forget(self) -> None:
+        """Drop all graphs: calls are warm-up again, and then captured anew."""
+        self._shapes.clear()
 
     @property
     def memory(self) -> int:
@@ -117,6 +121,7 @@ class Captures:
                 with audit:
                     result = self._iterate(shape.inputs, spec)
         main.wait_stream(self._stream)
+        self._draws = audit.draws
         if audit.problems:
             raise _cannot_capture("\n  ".join(audit.problems))
         return result
@@ -124,21 +129,30 @@ class Captures:
     def _capture(self, shape: _Shape, spec: TreeSpec) -> None:
         for name, optimizer in self._named.items():
             optimizers.require_state_beside_parameters(optimizer, name)
-        host = _host_randomness()
+        randomness, numbers = host_randomness(), [optimizers.numbers(o) for o in self._named.values()]
+        addresses = [optimizers.addresses(o) for o in self._named.values()]
         try:
             recording = record(
                 lambda: self._iterate(shape.inputs, spec), self._device, self._stream, self._generators
             )
         except RuntimeError as error:
-            raise _cannot_capture(str(error).split("\n")[0]) from error
-        if _host_randomness() != host:
-            raise _cannot_capture(
-                "random numbers drawn on the host (torch on the cpu, random or numpy), which every replay "
-                "would repeat"
-            )
+            raise _cannot_capture(_failure(error)) from error
+        self._require_same_randomness(randomness)
+        for (name, optimizer), kept, lay in zip(self._named.items(), numbers, addresses, strict=True):
+            optimizers.require_same_numbers(optimizer, name, kept)
+            if optimizers.addresses(optimizer) != lay:
+                raise _cannot_capture(f"state that {name} makes anew in its step, as each replay would")
         shape.options = [optimizers.options(o) for o in self._named.values()]
         shape.held = self._held()
         shape.recording, shape.names = recording, recording.result[1]
+
+    def _require_same_randomness(self, before: dict[str, object]) -> None:
+        for source, state in host_randomness().items():
+            if state != before.get(source):
+                lines = "".join(f"\n  {line}" for line in dict.fromkeys(self._draws.get(source, ())))
+                raise _cannot_capture(
+                    f"random numbers drawn on the host ({source}), which every replay would repeat{lines}"
+                )
 
     def _require_capturable(self) -> None:
         for name, optimizer in self._named.items():
@@ -168,8 +182,9 @@ def _cannot_capture(why: str) -> UserError:
     )
 
 
-def _host_randomness() -> tuple:
-    """Return the state of the random generators whose numbers a graph would freeze."""
-    numpy = sys.modules.get("numpy")
-    state = "" if numpy is None else str(numpy.random.get_state(legacy=False)["state"])
-    return torch.get_rng_state().tolist(), random.getstate(), state
+def _failure(error: RuntimeError) -> str:
+    """Return where a capture failed, as far as its traceback tells, and the first line of what CUDA says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line, last = user_line([*traceback.extract_stack(), *frames]), frames[-1]
+    inner = f"{last.filename}:{last.lineno}: {last.line}"
+    return f"{line}: {str(error).splitlines()[0]}" + ("" if inner == line else f"\n  in {inner}")

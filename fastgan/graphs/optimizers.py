@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -10,8 +11,8 @@ from torch.optim import Optimizer
 
 from fastgan.errors import UserError
 
-# Optimizers of torch.optim without a ``capturable`` switch, whose steps count or search on the host.
-_NEVER = ("Adafactor", "Adagrad", "LBFGS", "SparseAdam")
+# Optimizers of torch.optim without a ``capturable`` switch, whose steps count on the host.
+_NEVER = ("Adafactor", "Adagrad", "SparseAdam")
 
 
 def identities(optimizer: Optimizer) -> list[int]:
@@ -86,6 +87,52 @@ def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
                     f"one on {p.device}, as the parameters",
                     "Make it on the parameters' device.",
                 )
+
+
+def numbers(optimizer: Optimizer) -> dict[str, object]:
+    """Return the numbers that an optimizer keeps in Python, by name: its own, its groups', its state's."""
+    places = [("attribute", vars(optimizer)), *(("group's", group) for group in optimizer.param_groups)]
+    places += [("state", state) for state in optimizer.state.values()]
+    return {
+        f"{place} {key!r}" + (f" ({i})" if i else ""): value
+        for i, (place, values) in enumerate(places)
+        for key, value in values.items()
+        if isinstance(value, int | float)
+    }
+
+
+def require_same_numbers(optimizer: Optimizer, name: str, before: dict[str, object]) -> None:
+    """Refuse an optimizer whose step has changed a number in Python, which no replay would.
+
+    Args:
+        optimizer: which has taken a step since.
+        name: the argument, for messages.
+        before: its :func:`numbers` before that step.
+
+    Raises:
+        UserError: naming the number.
+    """
+    now = numbers(optimizer)
+    for key in before:
+        if now.get(key) != before[key]:
+            raise UserError(
+                f"{name}: {key}",
+                f"a number that {type(optimizer).__name__}.step() counts on the host, and a replay does not",
+                "a tensor on the device, changed in place",
+                "Pass capture=False to run the steps eagerly.",
+            )
+
+
+def require_plain_step(optimizer: Optimizer, name: str) -> None:
+    """Refuse an optimizer whose step asks for losses by itself, as that of LBFGS does.
+
+    Raises:
+        UserError: its ``step`` wants arguments.
+    """
+    wanted = inspect.signature(optimizer.step).parameters.values()
+    if any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in wanted):
+        got = f"{type(optimizer).__name__}, whose step() asks for a closure"
+        raise UserError(name, got, "an optimizer that takes steps on given gradients")
 
 
 def options(optimizer: Optimizer) -> list[dict[str, object]]:

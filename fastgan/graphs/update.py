@@ -77,7 +77,13 @@ class Update:
         which a capture on another stream must not touch.
         """
         trained = [p for p in self._parameters if p.requires_grad]
-        gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
+        try:
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            got = "checkpoint(..., use_reentrant=True), which works with backward() only"
+            raise UserError(f"{self._name}_step", got, "use_reentrant=False") from error
         if all(gradient is None for gradient in gradients):
             wanted = f"one that depends on some parameter of {self._name}_optimizer"
             raise UserError(f"{self._name}_step", "a loss that depends on none of its parameters", wanted)

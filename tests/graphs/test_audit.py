@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import threading
+
+import numpy as np
 import pytest
 import torch
 from wgan import Wgan, batches
@@ -28,6 +32,7 @@ def sparse_gradient():
         (lambda x: torch.equal(x, x + 1), "equal", "waits for the device"),
         (lambda x: x[x > 3], "index", "size depends on the data"),
         (lambda x: torch.unique(x), "_unique2", "size depends on the data"),
+        (lambda x: torch.linalg.inv(torch.eye(2)), "_linalg_check_errors", "waits for the device"),
         (lambda x: sparse_gradient(), "_sparse_coo_tensor_with_dims_and_tensors", "depends on the data"),
         (lambda x: torch.repeat_interleave(torch.tensor([1, 2])), "repeat_interleave", "size depends"),
     ],
@@ -47,10 +52,52 @@ def test_the_users_line_is_named_once():
     assert __file__ in problem and "return rows.sum().item()" in problem
 
 
-def test_copies_between_devices_are_found():
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda: ROWS.to("meta"),
+        lambda: torch.tensor(1.0).to("meta"),
+        lambda: torch.zeros(3, device="meta")[0].copy_(torch.tensor(1.0)),
+    ],
+)
+def test_copies_between_devices_are_found(copy):
     with Audit() as audit:
-        ROWS.to("meta")
+        copy()
     assert "copies between cpu and meta" in audit.problems[0]
+
+
+def test_numbers_made_into_tensors_of_the_device_are_found():
+    """torch.tensor(1.0, device="cuda") copies unseen and then does this; on "meta" nothing is copied."""
+    with Audit() as audit:
+        torch.ops.aten.lift_fresh(torch.empty((), device="meta"))
+    assert "copies numbers to meta" in audit.problems[0] and __file__ in audit.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "draw"),
+    [
+        ("torch on the cpu", lambda: torch.nn.functional.dropout(ROWS)),
+        ("random", lambda: ROWS * random.random()),
+        ("numpy.random", lambda: ROWS * np.random.randn()),
+    ],
+)
+def test_the_line_that_draws_on_the_host_is_named(source, draw):
+    with Audit() as audit:
+        ROWS.sum()
+        draw()
+        torch.rand(3, device="meta")
+    assert audit.draws.keys() == {source} and audit.problems == []
+    assert f'("{source}", lambda: ' in audit.draws[source][0]
+
+
+def test_other_threads_have_the_line_that_waits_for_them():
+    """As backward passes on a GPU, which have a thread of their own."""
+    lines = []
+    with Audit() as audit:
+        other = threading.Thread(target=lambda: lines.append(audit._line()))
+        other.start()
+        other.join()
+    assert "threading.py" in lines[0]
 
 
 def test_numbers_as_tensors_and_known_sizes_are_fine():

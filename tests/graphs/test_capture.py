@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.compare import assert_identical
 from torch.utils._pytree import tree_flatten
 from wgan import Wgan, batches, captures, run
@@ -113,6 +114,52 @@ def test_random_numbers_of_the_host_are_refused(gan, stand_in, draw):
         run(found, rows)
 
 
+def test_the_line_that_draws_on_the_host_is_named(gan, stand_in):
+    d_step = gan.d_step
+    gan.d_step = lambda rows: d_step(rows)["loss"] * random.random()  # here
+    found, (rows,) = captures(gan, stand_in, warmup=1), batches(1)
+    run(found, rows)
+    with pytest.raises(UserError, match=r"\(random\), which every replay.*\n.*test_capture.py.*# here"):
+        run(found, rows)
+
+
+class Counting(torch.optim.SGD):
+    """Steps whose number stands in Python: in the state, as in many a tutorial's Adam, or elsewhere."""
+
+    place = "state"
+
+    def step(self):
+        super().step()
+        (group,) = self.param_groups
+        values = {"state": self.state[group["params"][0]], "attribute": vars(self)}.get(self.place, group)
+        values["steps"] = values.get("steps", 0) + 1
+
+
+@pytest.mark.parametrize("place", ["state", "attribute", "group's"])
+def test_optimizers_that_count_on_the_host_are_refused(gan, stand_in, place):
+    gan.d_optimizer, stand_in.tensors = Counting(gan.d.parameters(), lr=0.1), dict
+    gan.d_optimizer.place = place
+    found, (rows,) = captures(gan, stand_in, warmup=1), batches(1)
+    del gan.d_optimizer.param_groups[0]["capturable"]
+    run(found, rows)
+    with pytest.raises(UserError, match=rf"d_optimizer: {place} 'steps'.*: got a number that Counting.step"):
+        run(found, rows)
+
+
+def test_state_that_is_made_in_the_capture_is_refused(gan, stand_in):
+    """Of a parameter that no warm-up call has used: each replay would begin with moments of zero."""
+    late = torch.nn.Parameter(torch.zeros(()))
+    gan.d_optimizer.add_param_group({"params": [late]})
+    d_step, stand_in.tensors = gan.d_step, dict
+    gan.d_step = lambda rows: d_step(rows)["loss"] + (late if stand_in._capturing else 0)
+    gan.d_optimizer.param_groups[1]["capturable"] = True
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(2):
+        run(found, rows)
+    with pytest.raises(UserError, match="state that d_optimizer makes anew"):
+        run(found, rows)
+
+
 def test_what_waits_for_the_device_is_refused_before_the_capture(gan, stand_in):
     def iterate(inputs, spec):
         if inputs[0].sum() > 1e9:
@@ -129,14 +176,45 @@ def test_what_waits_for_the_device_is_refused_before_the_capture(gan, stand_in):
 
 def test_a_failed_capture_is_explained(gan, stand_in):
     def iterate(inputs, spec):
-        if stand_in.eager > 1:
+        if stand_in._capturing:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         return torch.zeros(1), ["d_loss"]
 
+    stand_in.wrap = lambda iterate: iterate
     found, (rows,) = captures(gan, stand_in, iterate=iterate, warmup=1), batches(1)
     run(found, rows)
-    stand_in.eager = 2
     with pytest.raises(UserError, match=r"(?s)not permitted when stream is capturing\n;.*capture=False"):
+        run(found, rows)
+
+
+class Failing(torch.autograd.Function):
+    """Whose backward pass fails, as one does in which something waits for the device."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("not permitted when stream is capturing")  # in a backward pass
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (
+            lambda loss: F.layer_norm(loss.expand(2), (3,)),  # in PyTorch
+            r"test_capture.py:\d+: .*# in PyTorch: Given normalized_shape.*\n  in .*functional.py:\d+: ",
+        ),
+        (Failing.apply, r"test_capture.py:\d+: raise RuntimeError.*# in a backward pass: not permitted"),
+    ],
+)
+def test_a_failed_capture_names_lines(gan, stand_in, fail, message):
+    d_step = gan.d_step
+    gan.d_step = lambda rows: (fail if stand_in._capturing else torch.clone)(d_step(rows)["loss"])
+    found, (rows,) = captures(gan, stand_in, warmup=1), batches(1)
+    run(found, rows)
+    with pytest.raises(UserError, match=message):
         run(found, rows)
 
 
@@ -153,7 +231,6 @@ def test_state_elsewhere_is_refused(gan, stand_in):
     [
         (lambda p: torch.optim.Adam(p), False, r"d_optimizer: got Adam\(capturable=False\).*capturable=True"),
         (lambda p: torch.optim.Adagrad(p), False, "d_optimizer: got Adagrad"),
-        (lambda p: torch.optim.LBFGS(p), False, "d_optimizer: got LBFGS"),
         (lambda p: torch.optim.SGD(p, lr=1.0), True, "d_optimizer with scaler: got SGD without fused=True"),
     ],
 )

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from helpers.compare import assert_identical
 from helpers.graph_stand_in import StandIn
 from wgan import Wgan, batches, captures, run
 
@@ -164,3 +165,31 @@ def test_steps_and_rates_of_a_checkpoint_on_the_cpu_go_to_the_device():
     optimizers.require_capturable(adam, "d_optimizer", False)
     optimizers.require_state_beside_parameters(adam, "d_optimizer")
     assert adam.param_groups[0]["lr"].is_meta and adam.state[weight]["step"].is_meta
+
+
+def test_after_recapture_python_is_seen_again(gan, stand_in):
+    found, data = captures(gan, stand_in), batches(8)
+    for rows in data[:4]:
+        run(found, rows)
+    found.forget()
+    for rows in data[4:]:
+        run(found, rows)
+    assert [graph.replays for graph in stand_in.graphs] == [2, 2]
+
+
+def test_a_lazy_penalty_is_two_objects_with_the_same_optimizers(gan, stand_in):
+    theirs, data, objects = Wgan(fused=True), batches(12), {}
+    for kind in (Wgan.d_step, Wgan.r1_step):
+        gan.d_step = kind.__get__(gan)
+        objects[kind] = captures(gan, stand_in)
+    for whose in (gan, theirs):
+        torch.manual_seed(7)
+        for i, rows in enumerate(data):
+            kind = Wgan.d_step if i % 4 else Wgan.r1_step
+            if whose is gan:
+                run(objects[kind], rows)
+            else:
+                theirs.d_step = kind.__get__(theirs)
+                theirs.by_hand([rows])
+    assert_identical(gan.tensors(), theirs.tensors())
+    assert sorted(graph.replays for graph in stand_in.graphs) == [1, 7]

@@ -37,13 +37,13 @@ class Wgan:
         wasserstein = self.d(rows).mean() - self.d(fake).mean()
         return {"loss": 10 * penalty - wasserstein, "wasserstein": wasserstein}
 
-    def r1_step(self, rows: Tensor) -> Tensor:
+    def r1_step(self, rows: Tensor) -> dict[str, Tensor]:
         """The penalty at real rows, as published: it marks the batch itself (Mescheder et al. 2018)."""
         with torch.no_grad():
             fake = self.g(self.noise(rows))
         real = self.d(rows.requires_grad_())
         (gradient,) = torch.autograd.grad(real.sum(), rows, create_graph=True)
-        return self.d(fake).mean() - real.mean() + gradient.square().sum(1).mean()
+        return {"loss": self.d(fake).mean() - real.mean() + gradient.square().sum(1).mean()}
 
     def g_step(self, rows: Tensor) -> Tensor:
         return -self.d(self.g(self.noise(rows))).mean()
