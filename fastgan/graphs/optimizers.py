@@ -129,7 +129,8 @@ def require_plain_step(optimizer: Optimizer, name: str) -> None:
     Raises:
         UserError: its ``step`` wants arguments.
     """
-    wanted = inspect.signature(optimizer.step).parameters.values()
+    # The class's, since schedulers put a wrapper in its place that inspect takes for unbound.
+    wanted = [*inspect.signature(type(optimizer).step).parameters.values()][1:]
     if any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in wanted):
         got = f"{type(optimizer).__name__}, whose step() asks for a closure"
         raise UserError(name, got, "an optimizer that takes steps on given gradients")

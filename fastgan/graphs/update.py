@@ -61,7 +61,7 @@ class Update:
         step, out = f"{self._name}_step", self._loss(batch)
         metrics = dict(out) if isinstance(out, dict) else {"loss": out}
         if "loss" not in metrics:
-            raise UserError(step, f"a dict with {sorted(metrics)}", "one with 'loss' among its keys")
+            raise UserError(step, f"a dict with {[*metrics]}", "one with 'loss' among its keys")
         for key, value in metrics.items():
             if key != "loss" and not (isinstance(value, Tensor) and value.numel() == 1):
                 raise UserError(f"{step}: {key}", _described(value), "a scalar tensor to report")

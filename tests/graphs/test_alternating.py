@@ -101,6 +101,14 @@ def test_no_gradient_flows_into_what_made_the_batch():
     assert encoder.weight.grad is None
 
 
+def test_optimizers_with_a_schedule_are_taken():
+    """It puts a function of its own in the place of the optimizer's step."""
+    gan, (rows,) = Wgan(), batches(1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(gan.d_optimizer, 10)
+    gan.captured().step(rows)
+    schedule.step()
+
+
 def test_a_scaled_step_is_the_unscaled_one():
     """Powers of two as scales change no bit; the scale grows after two steps, of either optimizer."""
     plain, scaled, data = Wgan(fused=True), Wgan(fused=True), batches(3)

@@ -15,10 +15,13 @@ pytestmark = [
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("n_critic", [1, 3])
-def test_replays_equal_the_textbooks_loop(n_critic, scaled):
+@pytest.mark.parametrize("penalty", [Wgan.d_step, Wgan.r1_step], ids=["between", "at real rows"])
+def test_replays_equal_the_textbooks_loop(n_critic, scaled, penalty):
     """Scaled by powers of two, too, which change no bit."""
     options = dict(capturable=True, fused=True)
     ours, theirs = (Wgan("cuda", **options) for _ in range(2))
+    for gan in (ours, theirs):
+        gan.d_step = penalty.__get__(gan)
     data = [rows.cuda() for rows in batches(8 * n_critic)]
     scaler = torch.amp.GradScaler("cuda", init_scale=2.0**8) if scaled else None
     step = ours.captured(n_critic=n_critic, clip_norm=0.5, scaler=scaler)
