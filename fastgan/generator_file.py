@@ -26,7 +26,7 @@ import numpy as np
 
 from fastgan import config, files
 from fastgan.config import Config
-from fastgan.data.reading import shown
+from fastgan.data.reading import parse_json, shown
 from fastgan.data.rows import MAX_CLASSES
 from fastgan.data.schema import Schema
 from fastgan.errors import UserError
@@ -146,23 +146,12 @@ def _metadata(header: bytes, source: str) -> dict[str, Any]:
 
 def _json(text: bytes | str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise UserError(where, f"damaged JSON ({shown(str(error)[:200])})", "a JSON object") from None
     if not isinstance(value, dict):
         raise UserError(where, type(value).__name__, "a JSON object")
     return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return value
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _check_bounds(spec: ModelSpec, source: str) -> None:

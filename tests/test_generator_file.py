@@ -175,10 +175,21 @@ def test_values_out_of_bounds_are_named(tmp_path, changed, parts_of_message):
         '{"a":' * 10_000,
         '{"seed": ' + "9" * 5000 + "}",
         '{"x": NaN}',
+        '{"x": 1e999}',
+        '{"x": -1e999}',
+        '{"x": ' + "[" * 32 + "]" * 32 + "}",
     ],
 )
 def test_damaged_json(tmp_path, text):
     assert "JSON" in refused(write(tmp_path / "g", text, PLAIN.parameters))
+
+
+def test_reports_may_be_nested_but_not_deep(tmp_path):
+    deep = json.loads('{"x": ' * 31 + "[]" + "}" * 31)  # 32 levels with the list, and the file's own object
+    values, tensors = parts(PLAIN)
+    path = write(tmp_path / "g", values | {"reports": deep["x"]}, tensors)
+    assert generator_file.load(path).reports == deep["x"]
+    assert "nested more than 32 deep" in refused(write(path, values | {"reports": deep}, tensors))
 
 
 @pytest.mark.parametrize(

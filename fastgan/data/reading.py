@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from itertools import chain
+from typing import Any, BinaryIO
 
 from fastgan.errors import UserError
 
 CHUNK = 1 << 20
+MOST_DEPTH = 32
 
 
 def shown(text: str) -> str:
@@ -25,6 +29,40 @@ def argument(source: str) -> str:
 def slug(name: str) -> str:
     """Return ``name`` as a folder name: letters, digits, dot, dash and underscore, at most 64 of them."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64] or "data"
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Return the value of JSON text that anyone may have written.
+
+    Raises:
+        ValueError: it is no JSON, or has numbers that are not finite (``1e999`` is none, either), a name
+            twice in one object, or lists and objects nested more than 32 deep, which would end in a
+            RecursionError wherever the value is used.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"nested more than {MOST_DEPTH} deep") from None
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        nested = (item for item in level if isinstance(item, (dict, list)))
+        items = (item.values() if isinstance(item, dict) else item for item in nested)
+        if not (level := list(chain.from_iterable(items))):
+            return value
+    raise ValueError(f"nested more than {MOST_DEPTH} deep")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return value
 
 
 @contextmanager

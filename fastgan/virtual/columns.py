@@ -14,7 +14,7 @@ import numpy as np
 
 from fastgan.sampler import Sampler
 from fastgan.trained import TrainedGenerator
-from fastgan.virtual.source import need
+from fastgan.virtual.source import need, numbers_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,8 +68,8 @@ class Label:
     needs_labels = True
 
     def __post_init__(self) -> None:
-        are_numbers = all(_is_int64(name) for name in self.classes)
-        object.__setattr__(self, "_numbers", np.array(self.classes, np.int64) if are_numbers else None)
+        numbers = numbers_of(self.classes)
+        object.__setattr__(self, "_numbers", None if numbers is None else np.array(numbers, np.int64))
         object.__setattr__(self, "_names", pa.array(self.classes))
 
     def field(self) -> pa.Field:
@@ -208,9 +208,3 @@ def _bytes(kind: pa.DataType) -> int:
     if isinstance(kind, pa.FixedSizeListType):
         return kind.list_size * _bytes(kind.value_type)
     return kind.index_type.bit_width // 8 if isinstance(kind, pa.DictionaryType) else kind.bit_width // 8
-
-
-def _is_int64(name: str) -> bool:
-    digits = name.removeprefix("-")
-    is_number = digits.isascii() and digits.isdigit() and len(digits) < 20
-    return is_number and str(int(name)) == name and -(2**63) <= int(name) < 2**63

@@ -21,7 +21,7 @@ from fastgan import files
 from fastgan.errors import UserError
 from fastgan.sampler import Sampler
 from fastgan.trained import TrainedGenerator
-from fastgan.virtual.source import MOST_ROWS, need
+from fastgan.virtual.source import MOST_ROWS, need, numbers_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -217,15 +217,17 @@ class NPZ(Format):
 class IDX(Format):
     """The format of MNIST: a file of images and, with labels, one of labels.
 
-    A label is the number that its class is called, where all are called 0 to 255; else the class's number.
+    A label is the number that its class is called, where all are called ``0`` to ``255``, written so; else
+    the class's number.
     """
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._need_images("idx")
         names = self.schema.classes
-        are_bytes = all(name.isascii() and name.isdigit() and int(name) < 256 for name in names)
-        self._values = np.array([int(name) for name in names] if are_bytes else range(len(names)))
+        called = numbers_of(names)
+        are_bytes = called is not None and all(0 <= number < 256 for number in called)
+        self._values = np.array(called if are_bytes else range(len(names)))
         self._kind = (0x08, "u1") if len(names) <= 256 else (0x0C, ">i4")
 
     def names(self, stem: str) -> list[str]:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from fastgan.data.reading import shown
+from fastgan.data.reading import parse_json, shown
 from fastgan.errors import UserError
 from fastgan.sampler import whole
 from fastgan.virtual.source import MOST_ROWS
@@ -67,8 +67,8 @@ class Request:
         if len(content) > _MOST_BYTES:
             raise UserError("request", f"{len(content):,} bytes", f"at most {_MOST_BYTES:,}")
         try:
-            fields = json.loads(content, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
+            fields = parse_json(content)
+        except ValueError as error:
             raise UserError("request", f"no JSON ({shown(str(error))[:200]})", _WANTED) from None
         if not isinstance(fields, dict) or "table" not in fields:
             raise UserError("request", _brief(fields), _WANTED)
@@ -93,7 +93,3 @@ def _whole(name: str, value: Any, high: int) -> None:
 
 def _brief(value: Any) -> str:
     return shown(ascii(value) if isinstance(value, (str, int, float, bool)) else type(value).__name__)[:80]
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")

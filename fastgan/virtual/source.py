@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -75,6 +75,19 @@ def chosen(
     if once and len(set(names)) < len(names):
         raise UserError(argument, brief(names), "each name once")
     return [str(name) for name in names]  # NumPy's strings, too
+
+
+def numbers_of(classes: Sequence[str]) -> list[int] | None:
+    """Return the int64 that each class is called; None if not all are, such as ``01`` beside ``1``."""
+    numbers = []
+    for name in classes:
+        digits = name.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+            return None
+        numbers.append(int(name))
+        if str(numbers[-1]) != name or not -(2**63) <= numbers[-1] < 2**63:
+            return None
+    return numbers
 
 
 def class_of(generator: TrainedGenerator, name: str, argument: str) -> int:

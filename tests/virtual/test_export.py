@@ -89,7 +89,7 @@ def test_npz_is_read_by_numpy_and_by_training(generator, tmp_path):
 
 def test_idx_is_read_by_training(labelled, tmp_path):
     out = tmp_path / "out"
-    named = generator_of(spec_of(12, 3), shape=(4, 3), names=("7", "0", "255"))
+    named = generator_of(spec_of(12, 3), shape=(4, 3), names=("7", "0", "2"))
     run(save(tmp_path, named), out, "--rows", "50", "--format", "idx")
     stem = out / "rows-00000-of-00001"
     sampler = Sampler(named)
@@ -97,7 +97,7 @@ def test_idx_is_read_by_training(labelled, tmp_path):
         idx.read(stem.with_name(stem.name + "-images-idx3-ubyte"), "x"), sampler.rows(0, 50)
     )
     labels = idx.read(stem.with_name(stem.name + "-labels-idx1-ubyte"), "x")
-    assert labels.tolist() == [(7, 0, 255)[i] for i in sampler.labels(0, 50)]
+    assert labels.tolist() == [(7, 0, 2)[i] for i in sampler.labels(0, 50)]
     data = sources.load(str(stem) + "-images-idx3-ubyte")
     assert data.labels is not None and len(data.rows) == 50
     colour = tmp_path / "colour"  # labels -1 and so on are no bytes: the numbers of the classes are
@@ -111,6 +111,25 @@ def test_idx_is_read_by_training(labelled, tmp_path):
     run(save(tmp_path, floats), tmp_path / "floats", "--rows", "9", "--format", "idx")
     read = idx.read(tmp_path / "floats" / "rows-00000-of-00001-images-idx3-ubyte", "x")
     np.testing.assert_array_equal(read, Sampler(floats).rows(0, 9))
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("7", "0", "255"), [7, 0, 255]),
+        (("7", "0", "256"), [0, 1, 2]),
+        (("1", "01", "001"), [0, 1, 2]),
+        (("-0", "0", "1"), [0, 1, 2]),
+        (("9" * 5000, "1", "2"), [0, 1, 2]),
+        (("²", "1", "2"), [0, 1, 2]),
+        (("", "1", "2"), [0, 1, 2]),
+    ],
+)
+def test_idx_labels_tell_all_classes_apart(names, labels, tmp_path):
+    named = generator_of(spec_of(12, 3), shape=(4, 3), names=names)
+    run(save(tmp_path, named), tmp_path / "out", "--rows", "50", "--format", "idx")
+    read = idx.read(tmp_path / "out" / "rows-00000-of-00001-labels-idx1-ubyte", "x")
+    assert read.tolist() == [labels[i] for i in Sampler(named).labels(0, 50)]
 
 
 def test_png_is_a_folder_of_pictures(labelled, tmp_path):
