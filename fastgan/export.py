@@ -6,8 +6,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastgan.cli import FILE_CODES, Parser, add_device, add_rows, one_of, run_command, whole_number
+
+if TYPE_CHECKING:
+    from fastgan.trained import TrainedGenerator
 
 NAMES = ("parquet", "csv", "npz", "idx", "png")
 
@@ -49,19 +53,14 @@ def _export(argv: Sequence[str] | None) -> int:
     rows = whole_number("--rows", arguments["rows"], 1, 2**62)
     rank, world, local = _processes(os.environ)
     from fastgan import generator_file
-    from fastgan.errors import UserError
     from fastgan.threads import usable_cpus
     from fastgan.virtual.export import MOST_SHARDS, Export, default_shards
-    from fastgan.virtual.formats import FORMATS, Source
+    from fastgan.virtual.formats import Source
     from fastgan.virtual.source import class_of
 
     generator = generator_file.load(arguments["file"])
     label = class_of(generator, arguments["label"], "--label") if "label" in arguments else None
-    columns = tuple(arguments["columns"].split(",")) if "columns" in arguments else None
-    if columns and not FORMATS[kind].is_table:
-        raise UserError(
-            "--columns", f"'{arguments['columns']}' with --format {kind}", "--format parquet or csv"
-        )
+    columns = _columns(arguments["columns"], kind, generator) if "columns" in arguments else None
     source = Source(
         generator,
         whole_number("--seed", arguments.get("seed", str(generator.seed)), 0, 2**63 - 1),
@@ -88,6 +87,19 @@ def _device(name: str, environment: Mapping[str, str]) -> str:
     if name == "cuda" and "LOCAL_RANK" in environment:
         name = f"cuda:{whole_number('LOCAL_RANK', environment['LOCAL_RANK'], 0, 2**20)}"
     return usable(name)
+
+
+def _columns(text: str, kind: str, generator: TrainedGenerator) -> tuple[str, ...]:
+    """Return the columns of ``--columns``, checked before anything is written."""
+    from fastgan.errors import UserError
+    from fastgan.virtual.formats import FORMATS
+    from fastgan.virtual.source import chosen
+
+    if not FORMATS[kind].is_table:
+        raise UserError("--columns", f"'{text}' with --format {kind}", "--format parquet or csv")
+    from fastgan.virtual.columns import columns_of
+
+    return tuple(chosen(text.split(","), columns_of(generator), once=True, argument="--columns"))
 
 
 def _processes(environment: Mapping[str, str]) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -87,7 +88,11 @@ class Export:
                 full.
         """
         written = FORMATS[self.format](self.source)
+        if (most := len(self.rows_of(self.shards - 1))) > written.most_rows:
+            got, wanted = f"{most:,} rows in one", f"at most {written.most_rows:,} for {self.format}"
+            raise UserError("--shards", got, wanted)
         files.make_folder(self.folder)
+        self._remove_locks(world)
         with self._alone(rank):
             self._agree(written)
             mine = range(rank, self.shards, world)
@@ -122,6 +127,13 @@ class Export:
             raise UserError(
                 "--out", f"'{self.folder}', where another export is at work", "a folder of its own", hint
             ) from None
+
+    def _remove_locks(self, world: int) -> None:
+        """Remove what killed processes left that had numbers which this export has no process of."""
+        for lock in self.folder.glob(".export-*.lock"):
+            if int(re.sub(r"\D", "", lock.name) or 0) >= world:
+                with contextlib.suppress(BlockingIOError), files.locked(lock):
+                    lock.unlink(missing_ok=True)
 
     def _agree(self, written: Format) -> None:
         path, record = self.folder / RECORD, self.record()

@@ -100,6 +100,7 @@ class Format:
 
     is_table = False  # made of columns, of which some can be chosen
     ending = ""
+    most_rows = MOST_ROWS  # of a shard
 
     def __init__(self, source: Source) -> None:
         self.source, self.schema = source, source.generator.schema
@@ -221,6 +222,8 @@ class IDX(Format):
     the class's number.
     """
 
+    most_rows = 2**32 - 1
+
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._need_images("idx")
@@ -237,8 +240,6 @@ class IDX(Format):
 
     def write(self, path: Path, rows: range, done: Done) -> None:
         """Write one of the files of a shard, whole or not at all."""
-        if len(rows) >= 2**32:
-            raise UserError("--shards", f"{len(rows):,} rows in one", f"at most {2**32 - 1:,} for idx")
         with files.replacing(path) as file:
             if path.name.endswith("-labels-idx1-ubyte"):
                 file.write(bytes([0, 0, self._kind[0], 1]) + struct.pack(">I", len(rows)))

@@ -199,6 +199,18 @@ def test_any_number_of_processes_writes_the_same(world, labelled, tmp_path, monk
     assert many == one
 
 
+def test_locks_of_killed_processes_go_and_those_of_living_ones_stay(labelled, tmp_path):
+    file, out = save(tmp_path, labelled), tmp_path / "out"
+    out.mkdir()
+    for number in (0, 1, 11):
+        (out / f".export-{number}.lock").touch()
+    with files.locked(out / ".export-2.lock"):
+        run(file, out, "--rows", "9")
+        assert sorted(p.name for p in out.glob(".*")) == [".export-2.lock"]
+    run(file, out, "--rows", "9")
+    assert not list(out.glob(".*"))
+
+
 def test_torchrun(labelled, tmp_path):
     file, options = save(tmp_path, labelled), ("--rows", "100", "--shards", "5", "--format", "csv")
     one = run(file, tmp_path / "one", *options)
@@ -255,7 +267,17 @@ def test_columns_and_default_shards(features, tmp_path):
         (["--rows", "0"], "--rows"),
         (["--rows", "5", "--shards", "6"], "--shards"),
         (["--format", "png", "--columns", "row"], "--columns"),
-        (["--columns", "nothing"], "columns"),
+        (["--columns", "nothing"], "--columns: got 'nothing'; wanted one of row, label, image"),
+        (
+            ["--columns", "imag"],
+            "--columns: got 'imag'; wanted one of row, label, image. Did you",
+        ),
+        (["--columns", ""], "--columns: got ''"),
+        (["--columns", "row,row"], "--columns: got ['row', 'row']; wanted each name once"),
+        (
+            ["--rows", str(2**33), "--format", "idx", "--shards", "2"],
+            "--shards: got 4,294,967,296 rows in",
+        ),
         (["--label", "8"], "--label"),
         (["--first", str(2**62)], "--first"),
         (["--seed", "-1"], "--seed"),
@@ -266,7 +288,7 @@ def test_bad_options_are_one_line(options, words, labelled, tmp_path, capsys):
     assert export.main([save(tmp_path, labelled), "--out", str(tmp_path / "out"), *rows, *options]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
-    assert not list((tmp_path / "out").glob("rows*"))
+    assert not (tmp_path / "out").exists()  # nothing that the corrected command would have to agree with
 
 
 def test_formats_for_images_say_so(features, tmp_path, capsys):
