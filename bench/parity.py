@@ -107,6 +107,12 @@ def check_rows(peer: str, got: np.ndarray, wanted: np.ndarray) -> float:
     return found
 
 
+def check_count(peer: str, said: float, counted: float) -> None:
+    """Raise a ParityError if a peer says that it did other than what it did, in units."""
+    if said != counted:
+        raise ParityError(f"{peer} says that it did {said:.10g} units; it left traces of {counted:.10g}")
+
+
 def check_errors(peer: str, errors: dict[str, Error]) -> float:
     """Return the largest error of an op's results, or raise a ParityError that shows the first too large."""
     for name, error in errors.items():

@@ -68,6 +68,17 @@ class Peer(Protocol):
         """
 
 
+class Counts(Peer, Protocol):
+    """A peer that leaves traces by which its units can be counted."""
+
+    def counted(self) -> float:
+        """Return how many units there were since :meth:`Peer.reset`, by what they left, not by what was said.
+
+        Such as an optimizer's step, rows that came, writes to a result (a tensor's version). After every
+        measurement it is held against what :meth:`Peer.run` returned.
+        """
+
+
 class Trained(Peer, Protocol):
     """A peer that takes training steps."""
 
@@ -86,7 +97,7 @@ class Computes(Peer, Protocol):
     """A peer that computes a function of fixed tensors."""
 
     def errors(self) -> dict[str, Error]:
-        """Return the errors of its results by their names, with the code that :meth:`Peer.run` times."""
+        """Return the errors of its results by their names, made by :meth:`Peer.run`."""
 
 
 class Profiled(Peer, Protocol):

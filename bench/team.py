@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, worker
+from bench.parity import ParityError
 from bench.plan import Contender
 
 _PAUSE = 0.02  # seconds before another process's turn, so that the last one's threads have gone to sleep
@@ -66,7 +67,8 @@ class _Process:
             raise WorkerError(f"its process ended with code {code}: {self.log.read()[-2000:]}")
         result = json.loads(answer)
         if "error" in result:
-            raise WorkerError(result["error"])
+            kind = ParityError if result["kind"] == ParityError.__name__ else WorkerError
+            raise kind(result["error"])
         return result
 
     def stop(self) -> None:
@@ -105,6 +107,7 @@ class Team:
 
         Raises:
             WorkerError: it cannot run here, with the reason.
+            ParityError: it did not do what it says.
         """
         return self._of(contender).ask(worker.request(contender, do, **more))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine, peers
+from bench import machine, parity, peers
 from bench.plan import Contender
 from bench.protocol import Peer, Replayed
 
@@ -59,22 +59,28 @@ class _Worker:
 
         Returns:
             Seconds per unit; processor seconds that others took, and that there were.
+
+        Raises:
+            ParityError: it did not do as many units as it says.
         """
         peer = self.peers[contender]
         if contender not in self.estimates:
             peer.reset()
-            peer.run(1)  # whatever is compiled or allocated late
+            _hold(contender, peer, peer.run(1))  # whatever is compiled or allocated late
             units = 1
             while (found := _time(peer, units))[0] < min(_FIRST_SECONDS, seconds):
                 units *= 2 if found[0] > 0.1 * _FIRST_SECONDS else 8
             self.estimates[contender] = found[0] / found[1]
         peer.reset()
-        if self.estimates[contender] < seconds:
-            peer.run(max(1, int(0.02 * seconds / self.estimates[contender])))  # wakes threads, fills caches
+        before = 0
+        if self.estimates[contender] < seconds:  # wakes threads, fills caches
+            before = peer.run(max(1, int(0.02 * seconds / self.estimates[contender])))
         others = machine.Others()
         taken, done = _time(peer, max(1, round(seconds / self.estimates[contender])))
+        found = others.taken()
+        _hold(contender, peer, before + done)
         self.estimates[contender] = taken / done
-        return {"seconds": taken / done} | others.taken()
+        return {"seconds": taken / done} | found
 
     def profile(self, contender: Contender, seconds: float) -> dict[str, Any]:
         """Return where the time of some ``seconds`` went; a measurement must have come before."""
@@ -86,6 +92,12 @@ class _Worker:
         start = time.perf_counter()
         parts = peer.profile(units)
         return {"parts": parts, "seconds": (time.perf_counter() - start) / units}
+
+
+def _hold(contender: Contender, peer: Peer, said: int) -> None:
+    """Hold the units that a peer says that it did against what it left, if that can be counted."""
+    if hasattr(peer, "counted"):
+        parity.check_count(contender.peer, said, peer.counted())
 
 
 def kernels(peer: Peer) -> float:

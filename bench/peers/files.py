@@ -50,13 +50,17 @@ class Fastgan:
                 file.write(struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes())
 
     def reset(self) -> None:
-        """Nothing is kept between two files."""
+        self.rows = 0
 
     def run(self, units: int) -> int:
         times = -(-units // self.case.rows)
         for _ in range(times):
-            self.read()
+            self.rows += len(self.read())
         return times * self.case.rows
+
+    def counted(self) -> int:
+        """Return the rows that came."""
+        return self.rows
 
     def read(self) -> np.ndarray:
         """Return the rows."""

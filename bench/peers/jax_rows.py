@@ -27,14 +27,18 @@ class Jit:
         self.given = jax.jit(partial(step.generate, parameters))
 
     def reset(self) -> None:
-        self.key = jax.random.key(SEED, impl="rbg")
+        self.key, self.made = jax.random.key(SEED, impl="rbg"), 0
 
     def run(self, units: int) -> int:
         calls = -(-units // ROWS_PER_CALL)
         for _ in range(calls):
             self.key, out = self.draw(self.key)
-            jax.block_until_ready(out)
+            self.made += len(jax.block_until_ready(out))
         return calls * ROWS_PER_CALL
+
+    def counted(self) -> int:
+        """Return the rows that came."""
+        return self.made
 
     def rows(self, z: np.ndarray) -> np.ndarray:
         return np.asarray(self.given(z))

@@ -62,6 +62,10 @@ class JaxScan:
         jax.block_until_ready((self.carry, losses))
         return calls * self.steps
 
+    def counted(self) -> float:
+        """Return the steps that Adam has counted."""
+        return float(self.carry.t)
+
     def replay(self, steps: list[Recorded]) -> Replayed:
         self.reset()
         inputs = (np.stack([getattr(s, name) for s in steps]) for name in ("x", "d_noise", "g_noise"))

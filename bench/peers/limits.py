@@ -143,11 +143,17 @@ class Copy:
         count = case.span // 2
         self.span, self.device = 2 * count, case.device
         self.source, self.target = (
-            torch.zeros(count, dtype=torch.uint8, device=case.device) for _ in range(2)
+            torch.ones(count, dtype=torch.uint8, device=case.device) for _ in range(2)
         )
 
     def reset(self) -> None:
-        """It has no state."""
+        self.target[-1] = 0
+        self.before = self.target._version
+
+    def counted(self) -> int:
+        """Return the bytes of as many copies as wrote to the target, if its end is there."""
+        copies = (self.target._version - self.before) * int(self.target[-1])
+        return copies * (self.source.nbytes + self.target.nbytes)
 
     def run(self, units: int) -> int:
         times = -(-units // self.span)

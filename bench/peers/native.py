@@ -51,6 +51,10 @@ class Step:
         self.take(units)
         return units
 
+    def counted(self) -> int:
+        """Return the step that the state is at."""
+        return self.engine.export().step
+
     def replay(self, steps: list[Recorded]) -> Replayed:
         """Take as many steps. Noise and batches are drawn, not given: they are what was recorded."""
         self.reset()
@@ -123,13 +127,18 @@ class Rows:
         self.out = np.empty((ROWS_PER_CALL, case.features), case.dtype)
 
     def reset(self) -> None:
-        """Nothing is kept between two calls."""
+        self.made = 0
+        self.out[-1] = 0  # which no generated row is
 
     def run(self, units: int) -> int:
         calls = -(-units // ROWS_PER_CALL)
         for i in range(calls):
-            self.sampler.rows(i * ROWS_PER_CALL, ROWS_PER_CALL, out=self.out)
+            self.made += len(self.sampler.rows(i * ROWS_PER_CALL, ROWS_PER_CALL, out=self.out))
         return calls * ROWS_PER_CALL
+
+    def counted(self) -> int:
+        """Return the rows that came, if the last of a call is there."""
+        return self.made if self.out[-1].any() else 0
 
     def rows(self, z: np.ndarray) -> np.ndarray:
         """Return the rows of a call's noise, which is drawn, not given: it is what was recorded."""

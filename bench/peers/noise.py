@@ -29,12 +29,13 @@ class _Calls:
 
     def __init__(self, case: Noise) -> None:
         self.case = case
-        self.out = np.empty((case.rows, case.columns), np.float32)
+        self.memory = np.empty((case.rows, case.columns), np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Begin the stream again."""
-        self.calls = 0
+        self.calls, self.out = 0, self.memory
+        self.out[-1, -1] = np.nan
 
     def run(self, units: int) -> int:
         size = self.case.rows * self.case.columns
@@ -43,6 +44,10 @@ class _Calls:
             self.fill()
             self.calls += 1
         return calls * size
+
+    def counted(self) -> int:
+        """Return the numbers of all calls, if the last of one is there."""
+        return self.calls * self.out.size if np.isfinite(self.out[-1, -1]) else 0
 
     def fill(self) -> None:
         """Write ``out``."""

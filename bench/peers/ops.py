@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import parity
 from bench.peers import ops_exact
 from bench.plan import Problem, Work
 from bench.protocol import Error
@@ -18,6 +19,7 @@ from fastgan import ops
 
 SEED = 0
 SLOPE = 0.2
+_RECORDED = 2  # calls of a run that is looked at
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,29 @@ class _Calls:
         return units
 
     def results(self) -> list[Tensor]:
-        """Return what a call gives, its gradients included."""
+        """Return what a call that :meth:`run` makes gives, its gradients included.
+
+        Raises:
+            ParityError: it makes other than as many calls as it says, or no gradients.
+        """
+        call, values = self.call, []
+
+        def recorded(*arguments: Any) -> Tensor:
+            values.append(call(*arguments))
+            return values[-1]
+
         for tensor in self.tensors:
             tensor.grad = None
-        value = self.call(*self.arguments)
-        if self.backward:
-            value.backward(self.gradient)
-        return [value.detach(), *(t.grad for t in self.tensors if self.backward)]
+        self.call = recorded
+        try:
+            said = self.run(_RECORDED)
+        finally:
+            self.call = call
+        gradients = [tensor.grad for tensor in self.tensors if self.backward]
+        parity.check_count(type(self).__name__, said, len(values))
+        if any(gradient is None for gradient in gradients):
+            raise parity.ParityError(f"{type(self).__name__} gives no gradients")
+        return [values[-1].detach(), *gradients]
 
 
 class Auto(_Calls):

@@ -54,14 +54,24 @@ class StepProducts:
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(SEED)
-        self.device = case.device
+        self.device, self.flops = case.device, case.work.flops * self.units  # of all products
         self.products = [_operands(*shape, case.device) for shape in self.shapes(case)]
 
     def shapes(self, case: Case) -> list[tuple[int, int, int, str]]:
         return step_shapes(case)
 
     def reset(self) -> None:
-        """Operands never change."""
+        for _, _, c in self.products:
+            c[-1, -1] = torch.nan
+        self.before = [c._version for _, _, c in self.products]
+
+    def counted(self) -> float:
+        """Return the flops that results were written by, of whole ones only, over those of a unit."""
+        if any(c[-1, -1].isnan() for _, _, c in self.products):
+            return 0.0
+        times = (c._version - before for (_, _, c), before in zip(self.products, self.before, strict=True))
+        done = sum(n * 2.0 * c.numel() * len(b) for n, (_, b, c) in zip(times, self.products, strict=True))
+        return done / self.flops * self.units
 
     def run(self, units: int) -> int:
         times = -(-units // self.units)

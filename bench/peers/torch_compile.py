@@ -97,6 +97,9 @@ class CompiledWhole(Eager):
                 network.m[k].zero_()
                 network.v[k].zero_()
 
+    def counted(self) -> float:
+        return float(self.t)
+
     def parameters(self) -> dict[str, np.ndarray]:
         return {
             f"{n}.{k}": p.cpu().numpy() for n, network in self.networks.items() for k, p in network.p.items()

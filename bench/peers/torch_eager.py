@@ -48,6 +48,11 @@ class Eager:
         self.finish()
         return units
 
+    def counted(self) -> float:
+        """Return the steps that both optimizers have taken of every parameter."""
+        pairs = [(adam, p) for adam in (self.g_adam, self.d_adam) for p in adam.param_groups[0]["params"]]
+        return min(float(adam.state.get(p, {}).get("step", 0.0)) for adam, p in pairs)
+
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return a batch and both steps' noise."""
         case, device = self.case, self.device

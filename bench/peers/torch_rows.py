@@ -18,14 +18,19 @@ class Eager:
         self.generator.load_state_dict(State.initial(case.spec, SEED).part("generator"))
 
     def reset(self) -> None:
-        """Nothing is kept between two calls."""
+        self.made = 0
 
     @torch.inference_mode()
     def run(self, units: int) -> int:
         calls = -(-units // ROWS_PER_CALL)
         for _ in range(calls):
-            self.generator(torch.randn(ROWS_PER_CALL, self.case.latent, device=self.case.device)).cpu()
+            rows = self.generator(torch.randn(ROWS_PER_CALL, self.case.latent, device=self.case.device))
+            self.made += len(rows.cpu())
         return calls * ROWS_PER_CALL
+
+    def counted(self) -> int:
+        """Return the rows that came."""
+        return self.made
 
     @torch.inference_mode()
     def rows(self, z: np.ndarray) -> np.ndarray:

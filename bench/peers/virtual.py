@@ -86,7 +86,7 @@ class Loader:
         if case.shuffle:
             options["generator"] = torch.Generator().manual_seed(SEED)
         self.batches = self.loader(options)
-        self.taken = 0.0
+        self.taken, self.read = 0.0, 0
 
     def loader(self, options: dict[str, Any]) -> Iterable:
         """Return the loader; ``options`` are those of every DataLoader here."""
@@ -97,7 +97,7 @@ class Loader:
         return DataLoader(VirtualDataset(self.case.generator, self.case.rows), **options)
 
     def reset(self) -> None:
-        """Nothing is kept between two epochs."""
+        self.read = 0
 
     def prepare(self) -> None:
         """Do what stands before each epoch, and is not timed."""
@@ -107,9 +107,14 @@ class Loader:
         while done < units:
             self.prepare()
             start = time.perf_counter()
-            done += sum(len(images) for images, _ in self.batches)
+            self.read += sum(len(images) for images, _ in self.batches)
             self.taken += time.perf_counter() - start
+            done += self.case.rows
         return done
+
+    def counted(self) -> int:
+        """Return the images that came."""
+        return self.read
 
 
 class WholeBatches(Loader):
@@ -232,15 +237,19 @@ class Stream:
         self.read(self.table[:1000])
 
     def reset(self) -> None:
-        """Every scan is a new one."""
+        self.rows = 0
 
     def run(self, units: int) -> int:
-        self.read(self.table[:units])
+        self.rows += self.read(self.table[:units])
         return units
 
-    def read(self, table: Any) -> None:
-        """Read a table to its end."""
-        assert sum(batch.num_rows for batch in table.batches()) == len(table)
+    def counted(self) -> int:
+        """Return the rows that came."""
+        return self.rows
+
+    def read(self, table: Any) -> int:
+        """Read a table to its end, and return how many rows came."""
+        return sum(batch.num_rows for batch in table.batches())
 
 
 class DuckDb(Stream):
@@ -254,20 +263,23 @@ class DuckDb(Stream):
         )  # which takes longer than many rows
         super().__init__(case)
 
-    def read(self, table: Any) -> None:
+    def read(self, table: Any) -> int:
         means = ", ".join(f"avg(x{i})" for i in range(16))
         rows = table  # noqa: F841 (DuckDB finds it by its name)
-        (values,) = self.connection.sql(f"select {means} from rows").fetchall()
+        ((count, *values),) = self.connection.sql(f"select count(*), {means} from rows").fetchall()
         assert len(values) == 16
+        return count
 
 
 class Polars(Stream):
     """Means of all columns in polars' streaming engine."""
 
-    def read(self, table: Any) -> None:
+    def read(self, table: Any) -> int:
         import polars as pl
 
-        assert table.lazy().select(pl.all().mean()).collect(engine="streaming").shape == (1, 17)
+        means = table.lazy().select(pl.len().alias("rows"), pl.all().mean()).collect(engine="streaming")
+        assert means.shape == (1, 18)
+        return means["rows"][0]
 
 
 def forget(path: Path) -> None:

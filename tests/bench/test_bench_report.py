@@ -151,7 +151,7 @@ def test_a_run_says_how_many_groups_it_should_have(monkeypatch):
     assert found["step"] == len(bench_step.groups(Options())) and found["generate"] == 6
     assert set(found) == {path.stem.removeprefix("bench_") for path in SUITES}
     gpu = suites.whole(Options(device="cuda"))
-    assert set(gpu) == {"data", "ops", "startup", "step"} and gpu["step"] < found["step"]
+    assert set(gpu) == {"data", "generate", "ops", "startup", "step"} and gpu["step"] < found["step"]
     for other in (dict(quick=True), dict(rounds=2), dict(seconds=0.01), dict(threads=1), dict(batches=(8,))):
         assert suites.whole(Options(**other)) is None
 
