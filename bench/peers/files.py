@@ -35,6 +35,7 @@ class Fastgan:
 
     def __init__(self, case: File) -> None:
         self.case, self.folder = case, tempfile.TemporaryDirectory()
+        self.reset()
         # Half of the pixels are 0, as of handwritten digits, so that gzip has about as much to do.
         random = np.random.default_rng(SEED)
         pixels = random.integers(-255, 256, (case.rows, _SIDE, _SIDE)).clip(0).astype(np.uint8)

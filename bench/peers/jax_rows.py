@@ -25,6 +25,7 @@ class Jit:
 
         self.draw = jax.jit(rows)
         self.given = jax.jit(partial(step.generate, parameters))
+        self.reset()
 
     def reset(self) -> None:
         self.key, self.made = jax.random.key(SEED, impl="rbg"), 0

@@ -125,6 +125,7 @@ class Rows:
         )
         self.sampler = Sampler(generator, engine="cpu", threads=case.threads, device=case.device)
         self.out = np.empty((ROWS_PER_CALL, case.features), case.dtype)
+        self.reset()
 
     def reset(self) -> None:
         self.made = 0

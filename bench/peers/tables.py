@@ -21,6 +21,7 @@ class Here:
     def __init__(self, case: Images | Columns) -> None:
         self.generator, self.rows = case.generator, int(_BYTES_PER_SCAN / case.work.bytes)
         self.table = self.of(case)
+        self.reset()
 
     def of(self, case: Images | Columns) -> VirtualTable:
         """Return the table."""

@@ -16,6 +16,7 @@ class Eager:
     def __init__(self, case: Rows) -> None:
         self.case, self.generator = case, Generator(case.spec).to(case.device)
         self.generator.load_state_dict(State.initial(case.spec, SEED).part("generator"))
+        self.reset()
 
     def reset(self) -> None:
         self.made = 0

@@ -234,6 +234,7 @@ class Stream:
         from fastgan.virtual import VirtualTable
 
         self.table, self.threads = VirtualTable(case.generator, 2**40, threads=case.threads), case.threads
+        self.reset()
         self.read(self.table[:1000])
 
     def reset(self) -> None:

@@ -109,6 +109,19 @@ def test_a_wrong_bce_is_refused(monkeypatch):
         check(Auto(replace(CASES[-1], backward=True)))
 
 
+def no_leaky_relu(x, w, b, slope):
+    return F.linear(x, w, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_both_wrong_alike_is_refused(monkeypatch, dtype, backward):
+    for kind in (Auto, Plain):
+        monkeypatch.setattr(kind, "dense", staticmethod(no_leaky_relu))
+    with pytest.raises(parity.ParityError, match="plain PyTorch, which fastgan is held against"):
+        check(Auto(replace(CASES[0], dtype=dtype, backward=backward)))
+
+
 def test_what_is_no_number_is_refused():
     with pytest.raises(parity.ParityError, match="nan off"):
         parity.check_errors("it", {"values": Error(float("nan"), 1e-7, 1e-7)})
