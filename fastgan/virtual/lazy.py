@@ -54,6 +54,10 @@ def _as_pyarrow(predicate: pl.Expr, schema: pa.Schema) -> ds.Expression | None:
     """
     asked = _Asked(schema)
     need("polars").scan_pyarrow_dataset(asked).filter(predicate).collect(engine="in-memory")
+    try:
+        need("pyarrow.dataset").dataset(schema.empty_table()).scanner(filter=asked.filter)
+    except need("pyarrow").ArrowException:  # "or" of a null without a type, of which pyarrow has none
+        return None
     return asked.filter
 
 

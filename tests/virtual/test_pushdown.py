@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from itertools import pairwise
 
+import duckdb
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -17,6 +19,7 @@ from fastgan.virtual.ranges import possible_ranges
 
 TABLE = VirtualTable(generator_of(spec_of(4, 3), names=("7", "-1", "30")), 3000)[500:]
 WHOLE = TABLE.to_table()
+OPERATORS = ["=", "<>", "<", "<=", ">", ">="]
 SCHEMA = pa.schema([("row", pa.int64()), ("label", pa.int64())])
 
 numbers = st.integers(0, 3500) | st.integers(-(2**40), 2**62)
@@ -51,6 +54,57 @@ def test_a_filtered_scan_is_the_whole_table_filtered(kept, columns):
     got = TABLE.to_table(columns=columns, filter=kept)
     assert got.equals(WHOLE.filter(kept).select(columns)), str(kept)
     assert TABLE.scanner(filter=kept).count_rows() == TABLE.count_rows(kept) == len(got)
+
+
+values = st.integers(-5, 3500)
+conditions = st.recursive(
+    st.one_of(
+        st.builds("{} {} {}".format, st.sampled_from(TABLE.column_names), st.sampled_from(OPERATORS), values),
+        st.builds("row between {} and {}".format, values, values),
+        st.builds("row in ({}, {}, {})".format, values, values, values),
+        st.builds("row % 7 = {}".format, st.integers(0, 7)),
+        st.builds("x{} > x{}".format, st.integers(0, 3), st.integers(0, 3)),
+        st.sampled_from(["row is not null", "x3 is null", "label = 7 or label = -1"]),
+    ),
+    lambda inner: (
+        st.builds("({} and {})".format, inner, inner)
+        | st.builds("({} or {})".format, inner, inner)
+        | st.builds("not ({})".format, inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(conditions, st.booleans())
+def test_polars_and_duckdb_find_the_rows_that_they_find_in_the_whole_table(condition, is_one_column):
+    wanted = "row" if is_one_column else "*"
+    query = f"select {wanted} from {{}} where {condition}"
+    found = duckdb.sql(query.format('"TABLE"')).to_arrow_table()
+    assert found.equals(duckdb.sql(query.format("WHOLE")).to_arrow_table())
+    lazy = TABLE.lazy().filter(pl.sql_expr(condition)).select(wanted)
+    assert lazy.collect()["row"].to_list() == found["row"].to_pylist()
+    streamed = lazy.collect(engine="streaming")
+    assert streamed.equals(pl.DataFrame(WHOLE).filter(pl.sql_expr(condition)).select(wanted))
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        pl.lit(None, pl.Boolean) | (pl.col("row") > 900),
+        pl.lit(None, pl.Boolean) & (pl.col("row") > 900),
+        pl.when(pl.col("x1") > 9).then(None).otherwise(pl.col("row") == 900),
+        pl.col("x1") > pl.col("x1").mean(),
+        (pl.col("row") > 900) & (pl.col("x1") > pl.col("x1").shift()),
+        pl.col("row").cast(pl.String).str.ends_with("00") & (pl.col("row") < 900.5),
+    ],
+    ids=str,
+)
+def test_polars_filters_by_what_pyarrow_does_not_know(predicate):
+    whole = pl.DataFrame(WHOLE).filter(predicate)
+    assert TABLE.lazy().filter(predicate).collect().equals(whole)
+    twice = TABLE.lazy().filter(predicate).filter(pl.col("row") < 2000).collect()
+    assert twice.equals(whole.filter(pl.col("row") < 2000))
 
 
 @pytest.mark.parametrize(

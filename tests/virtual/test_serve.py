@@ -172,10 +172,17 @@ def test_queries_ask_for_what_they_read(server, tables):
     before = len(server.lines())
     assert duckdb.sql("select max(row), count(x3) from numbers").fetchall() == [(29_999, 30_000)]
     assert [line["columns"] for line in server.lines()[before:] if line["method"] == "get"] == [["row", "x3"]]
-    endless = connect(server.uri, table="numbers")  # noqa: F841
+    endless = connect(server.uri, table="numbers")
     before = len(server.lines())
     found = duckdb.sql("select row, x3 from endless where row = 123456789 or row = 7 order by row").fetchall()
     assert found == [(n, tables["numbers"][n : n + 1].to_table()["x3"][0].as_py()) for n in (7, 123456789)]
+    asked = [line for line in server.lines()[before:] if line["method"] == "get"]
+    assert sum(line["rows"] for line in asked) <= 512
+    before = len(server.lines())
+    lazy = endless.lazy().filter(
+        (pl.col("row") >= 2**39) & (pl.col("row") < 2**39 + 4) & (pl.col("x3") < 9e9)
+    )
+    assert lazy.collect().equals(pl.DataFrame(tables["numbers"][2**39 : 2**39 + 4]))
     asked = [line for line in server.lines()[before:] if line["method"] == "get"]
     assert sum(line["rows"] for line in asked) <= 512
     assert len(duckdb.sql("select * from endless limit 3").fetchall()) == 3
