@@ -17,7 +17,10 @@ def groups(options: Options) -> list[Group]:
     if options.device == "cuda":
         return [_from_gpu(Rows(device="cuda", hidden=w)) for w in widths]
     cases = [Rows(threads=options.threads, hidden=w) for w in widths]
-    return [_rows(case) for case in dict.fromkeys([*cases, Rows(threads=1)])]
+    groups = [_rows(case) for case in dict.fromkeys([*cases, Rows(threads=1)])]
+    if options.quick and options.threads > 1:  # on one thread the targets only
+        groups[-1] = groups[-1].only([row.top for row in groups[-1].rows if row.low])
+    return groups
 
 
 def _ours(case: Rows) -> list[Contender]:

@@ -73,7 +73,7 @@ def groups(options: Options) -> list[Group]:
     out = [_peers(replace(base, batch=b), options.quick) for b in batches]
     targeted = [b for b in batches if b in TARGETS and not (options.quick and b != 128)]
     out += [_recipe(replace(base, batch=b)) for b in targeted]
-    widths = [_width(replace(base, hidden=w)) for w in ((256,) if options.quick else WIDTHS)]
+    widths = [] if options.quick else [_width(replace(base, hidden=w)) for w in WIDTHS]
     if options.device == "cuda":
         return [*out, _gpu_limits(base), *widths]
     threads = [_threads(base, options.threads, options.quick)] if options.threads > 1 else []

@@ -5,7 +5,8 @@ fallen if its whole 95% interval lies more than 10% below the lowest interval of
 is none any more because a contender of ours does not run. What cannot be told is no failure, unless that is
 all. So falls of 25% are nearly always seen, smaller ones if the stored runs lie close together.
 ``--quick`` measures now, and what has fallen or was too noisy again, once or, if there is time, twice: what
-fails has fallen twice or more, the last time too.
+fails has fallen twice or more, the last time too. It says what it measures, and ends in under three minutes
+whatever the load: what was not reached is named.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench import bench_generate, bench_ops, bench_step, machine, results
 from bench.measure import measure
 from bench.options import QUICK, Options
+from bench.parity import ParityError
 from bench.plan import Group
 from bench.stats import BUSY, ENOUGH
-from bench.team import Team
+from bench.team import Team, WorkerError
 from fastgan.cli import run_command
 from fastgan.errors import UserError
 
@@ -33,6 +35,7 @@ TOLERANCE = 0.10
 RUNS = 5  # the newest stored ones that count
 TRIES = 3
 SECONDS = 150.0  # after which nothing is measured a third time
+LONGEST = 170.0  # after which nothing is measured at all: under three minutes, whatever the load
 FALLEN, NOISY = "FALLEN", "too noisy"
 _EVERYWHERE = (  # modules of peers that no machine with this repository lacks
     *("native", "noise", "tables", "virtual", "files", "startup"),
@@ -141,29 +144,62 @@ def groups(options: Options) -> list[tuple[str, Group]]:
     ]
 
 
-def measured_now(stored: list[Line], options: Options) -> list[Change]:
+def measured_now(stored: list[Line], options: Options) -> tuple[list[Change], list[str]]:
     """Measure the quick groups; what has fallen or was too noisy is measured again, and must fall twice or
-    more and at last."""
+    more and at last.
+
+    Returns:
+        What became of the ratios, and the groups that the time was too short for. A fall that could not be
+        looked at again is none: it is too noisy.
+
+    Raises:
+        ParityError: a contender does other work than it should.
+    """
     end = time.monotonic() + SECONDS
     changes: dict[Key, Change] = {}
     falls: Counter[Key] = Counter()
     with Team() as team:
+        team.stop_after(LONGEST)
         waiting = groups(options)
         for attempt in range(TRIES):
             once = any(c.word == FALLEN and falls[key] == 1 for key, c in changes.items())
             if attempt > 1 and time.monotonic() > end and not once:
                 break
-            lines = [results.record(suite, measure(team, group, options)) for suite, group in waiting]
+            lines = list(_measured(team, waiting, options, attempt))
             for change in compare(stored, lines):
                 if not attempt or changes[change.key].word in (FALLEN, NOISY):
                     changes[change.key] = change
                     falls[change.key] += change.word == FALLEN
             again = (FALLEN, NOISY) if not attempt else (FALLEN,)  # what is noisy twice will be a third time
             open_ = {key[:2] for key, change in changes.items() if change.word in again and change.then}
+            reached = {(line["suite"], line["title"]) for line in lines}
+            left = [
+                f"{suite}: {group.title}" for suite, group in waiting if (suite, group.title) not in reached
+            ]
             waiting = [(suite, group) for suite, group in waiting if (suite, group.title) in open_]
-            if not waiting:
+            if not waiting or team.over:
                 break
-    return list(changes.values())
+    for key, change in changes.items():
+        if change.word == FALLEN and falls[key] == 1:
+            changes[key] = replace(change, word=NOISY)
+    return list(changes.values()), left
+
+
+def _measured(team: Team, waiting: list[tuple[str, Group]], options: Options, attempt: int) -> Iterator[Line]:
+    """Measure groups until all are or the time is over, and say which one is being measured."""
+    start = time.monotonic()
+    for i, (suite, group) in enumerate(waiting, 1):
+        again = f", time {attempt + 1}" if attempt else ""
+        print(f"measuring {i} of {len(waiting)}{again}: {suite}: {group.title}", flush=True)
+        try:
+            found = measure(team, group, options)
+        except WorkerError:
+            if not team.over:
+                raise
+        if team.over:  # what it found has contenders that were ended
+            return
+        yield results.record(suite, found)
+    print(f"measured in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
@@ -194,7 +230,14 @@ def _compare(argv: Sequence[str] | None) -> int:
         print(f"no stored runs of this kind of machine, {folder.name}; there are: {known}")
     if arguments.quick:
         options = Options(True, **QUICK, threads=len(machine.cores()), device=device)
-        changes = measured_now(stored, options)
+        try:
+            changes, left = measured_now(stored, options)
+        except ParityError as error:
+            print(f"bench.compare: {error}")
+            return 1
+        if left:
+            print(f"not reached in {LONGEST:.0f} s: {len(left)} groups")
+            print(*(f"  {group}" for group in left), sep="\n")
     else:
         older, fresh = (stored, fresh) if arguments.fresh else split(stored)
         changes = compare(older, fresh)

@@ -34,6 +34,7 @@ _STYLE = {  # title: colour, marker, line
     "plain SGEMM of its shapes": ("#8C8C8C", "", "--"),
 }
 _LIMIT = ("#000000", "", ":")
+_PROFILE_OFF = 0.1  # of a step's interval, that a profile may take less or more
 _INK, _PALE = "#333333", "#E6E6E6"
 _RC = {
     "font.size": 9.5,
@@ -114,13 +115,14 @@ def where_time_goes(lines: list[Line]) -> Figure | None:
     if not found:
         return None
     line = found[-1]
-    total = line["profile"]["seconds"]
+    total, noise = line["profile"]["seconds"], _profile_noise(line)
     parts = sorted(line["profile"]["parts"], key=lambda p: p["seconds"])
     figure, axes = plt.subplots(figsize=(7.6, 0.36 * len(parts) + 1.0))
     for i, part in enumerate(parts):
         share = part["seconds"] / total
         colour = "#0072B2" if part["flops"] else "#BBBBBB"
-        axes.barh(i, 100 * share, color=colour, height=0.66)
+        noisy = dict(facecolor="none", hatch="///") if noise else dict(facecolor=colour)
+        axes.barh(i, 100 * share, edgecolor=colour, height=0.66, **noisy)
         rate = f", {part['flops'] / part['seconds'] / 1e9:.0f} GFLOP/s" if part["flops"] else ""
         axes.text(100 * share + 0.6, i, f"{100 * share:.1f}%{rate}", va="center", fontsize=8.5)
     axes.set_yticks(range(len(parts)), [p["part"] for p in parts])
@@ -129,8 +131,21 @@ def where_time_goes(lines: list[Line]) -> Figure | None:
         xlabel="share of the step's time, %", xlim=(0, 112 * max(p["seconds"] for p in parts) / total + 12)
     )
     axes.spines["left"].set_visible(False)
-    axes.set_title(f"Where a step's time goes: {line['title']}\nblue: matrix products", loc="left")
+    words = f"blue: matrix products{noise and '; hatched: ' + noise}"
+    axes.set_title(f"Where a step's time goes: {line['title']}\n{words}", loc="left")
     return figure
+
+
+def _profile_noise(line: Line) -> str:
+    """Return why a profile does not count, if so: it was noisy, or took another time than the timed step."""
+    noisy = line["profile"].get("summary", {}).get("noisy", "")  # older ones do not say
+    if noisy:
+        return f"too noisy ({noisy})"
+    timed = next((c["summary"] for c in line["contenders"] if c["title"] == OURS), None)
+    if timed is None:
+        return ""
+    low, high = timed["low"] / (1.0 + _PROFILE_OFF), timed["high"] * (1.0 + _PROFILE_OFF)
+    return "" if low <= line["profile"]["seconds"] <= high else "another time than the step's own"
 
 
 def ops_speedup(lines: list[Line]) -> Figure | None:

@@ -21,7 +21,7 @@ from bench.team import Team, WorkerError
 
 LIMITS = {"arithmetic": "flops", "copying": "bytes", "launching": "launches"}  # and the work that each is of
 _LIMIT_SECONDS = 0.03
-_PROFILE_SECONDS = 0.5
+_PROFILE_SECONDS = 1.0
 _SPANS = (64 << 10, 256 << 20)  # smallest and largest memory that a copy goes over
 
 
@@ -70,7 +70,7 @@ class Measured:
         missing: why the other contenders cannot run.
         others: the share of processor time that other processes took, by round.
         parity: lines that say how far trained contenders are from the reference.
-        profile: ``{"parts": [{"part", "seconds", "flops"}], "seconds"}`` per unit, or None.
+        profile: ``{"parts": [{"part", "seconds", "flops"}], "seconds", "summary"}`` per unit, or None.
     """
 
     group: Group

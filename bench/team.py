@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,8 @@ class Team:
 
     def __init__(self) -> None:
         self._processes: dict[tuple[object, ...], _Process] = {}
+        self._timer: threading.Timer | None = None
+        self.over = False  # the time that it had
 
     def __enter__(self) -> Team:
         return self
@@ -96,8 +99,24 @@ class Team:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def stop_after(self, seconds: float) -> None:
+        """End all workers when so many seconds are over.
+
+        Whoever waits for one, or asks after that, gets a WorkerError; ``over`` says so.
+        """
+        self._timer = threading.Timer(seconds, self._stop)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _stop(self) -> None:
+        self.over = True
+        for process in list(self._processes.values()):
+            process.process.kill()
+
     def close(self) -> None:
         """End all of them."""
+        if self._timer is not None:
+            self._timer.cancel()
         for process in self._processes.values():
             process.stop()
         self._processes.clear()
@@ -113,6 +132,8 @@ class Team:
 
     def _of(self, contender: Contender) -> _Process:
         key = contender.process
+        if self.over:
+            raise WorkerError("the time is over")
         if key not in self._processes:
             case = contender.case
             self._processes[key] = _Process(case.threads, case.device, contender.keeps_memory)

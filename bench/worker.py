@@ -20,9 +20,11 @@ import numpy as np
 from bench import machine, parity, peers
 from bench.plan import Contender
 from bench.protocol import Peer, Replayed
+from bench.stats import summarize
 
 KEEP = "keep-memory"  # second argument of the command: no freed memory goes back to the system
 _FIRST_SECONDS = 0.05  # of the first, untimed tries
+_PROFILES = 9  # samples of a profile
 
 
 class _Worker:
@@ -83,15 +85,29 @@ class _Worker:
         return {"seconds": taken / done} | found
 
     def profile(self, contender: Contender, seconds: float) -> dict[str, Any]:
-        """Return where the time of some ``seconds`` went; a measurement must have come before."""
+        """Return where the time of some ``seconds`` went; a measurement must have come before.
+
+        Of some samples: medians of the parts, and of the whole with its interval, in which others count.
+        """
         peer = self.peers[contender]
         if not hasattr(peer, "profile"):
             raise RuntimeError("it has no profile")
-        peer.reset()
-        units = max(1, round(seconds / self.estimates[contender]))
-        start = time.perf_counter()
-        parts = peer.profile(units)
-        return {"parts": parts, "seconds": (time.perf_counter() - start) / units}
+        units = max(1, round(seconds / _PROFILES / self.estimates[contender]))
+        parts: dict[str, list[dict[str, Any]]] = {}
+        taken, others = [], machine.Others()
+        for _ in range(_PROFILES):
+            peer.reset()
+            start = time.perf_counter()
+            for part in peer.profile(units):
+                parts.setdefault(part["part"], []).append(part)
+            taken.append((time.perf_counter() - start) / units)
+        found = others.taken()
+        whole = summarize(taken, [found["others"] / found["room"]] * _PROFILES)
+        medians = [
+            {"part": name, **{k: float(np.median([p[k] for p in some])) for k in ("seconds", "flops")}}
+            for name, some in parts.items()
+        ]
+        return {"parts": medians, "seconds": whole.median, "summary": asdict(whole) | {"noisy": whole.noisy}}
 
 
 def _hold(contender: Contender, peer: Peer, said: int) -> None:

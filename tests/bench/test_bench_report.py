@@ -67,6 +67,27 @@ def test_pictures_show_something(stored, tmp_path):
         assert pixels.shape[0] > 200 and pixels.shape[1] > 800 and pixels[..., :3].std() > 0.03
 
 
+@pytest.mark.parametrize(
+    ("seconds", "noisy", "said"),
+    [
+        (1.1e-3, "", ""),
+        (1.3e-3, "", "another time than the step's own"),
+        (0.8e-3, "", "another time than the step's own"),
+        (1.1e-3, "others took 40%", "too noisy (others took 40%)"),
+    ],
+)
+def test_a_profile_in_noise_is_hatched(seconds, noisy, said):
+    profile = dict(seconds=seconds, parts=[], summary=benchmarks.summary(seconds, noisy))
+    ours = [benchmarks.contender("fastgan", 1.1e-3)]
+    line = benchmarks.line("step", "limits", "limits", profile=profile, contenders=ours)
+    assert figures._profile_noise(line) == said
+    parts = [dict(part="products", seconds=seconds, flops=1.0)]
+    figure = figures.where_time_goes([line | dict(profile=profile | dict(parts=parts))])
+    (bar,) = figure.axes[0].patches
+    assert bool(bar.get_hatch()) == bool(said) and said in figure.axes[0].get_title("left")
+    figures.plt.close(figure)
+
+
 def test_pictures_without_their_data_are_left_out(tmp_path):
     assert figures.draw([benchmarks.line("noise", "noise", "normals")], tmp_path) == []
 

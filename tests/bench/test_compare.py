@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,11 @@ from bench.bench_step import groups
 from bench.compare import FALLEN, Change
 from bench.measure import Measured, Result, Timed
 from bench.options import QUICK, Options
+from bench.parity import ParityError
 from bench.peers.limits import Limit
 from bench.plan import Contender, Group, Row
 from bench.stats import summarize
+from bench.team import Team, WorkerError
 from tests.bench.test_peers import native_or_skip
 
 OURS, THEIRS = (Contender(t, "limits.Copy", Limit(threads=1, span=s)) for t, s in (("a", 64), ("b", 128)))
@@ -319,6 +323,63 @@ def test_a_slow_machine_measures_a_second_time_but_no_third(stored, tmp_path, mo
     assert "1 FALLEN" in capsys.readouterr().out
 
 
+def test_what_it_measures_is_printed_and_what_it_did_not_reach_is_named(
+    stored, tmp_path, monkeypatch, capsys
+):
+    left = quick(tmp_path, monkeypatch, [1.4, 2.0])
+    assert command(tmp_path, "--quick") == 0 and not left
+    out = capsys.readouterr().out
+    assert "measuring 1 of 1: step: t\n" in out and "measuring 1 of 1, time 2: step: t\n" in out
+    measured = compare.measure
+
+    def slowly(team, group, options):
+        team._timer.cancel()
+        team._stop()
+        return measured(team, group, options)
+
+    quick(tmp_path, monkeypatch, [1.4])
+    measured = compare.measure
+    monkeypatch.setattr(compare, "measure", slowly)
+    assert command(tmp_path, "--quick") == 0
+    out = capsys.readouterr().out
+    assert "not reached in 170 s: 1 groups\n  step: t\n" in out and "FALLEN " not in out.partition(":")[2]
+
+
+def test_a_fall_that_could_not_be_looked_at_again_is_no_fall(stored, tmp_path, monkeypatch, capsys):
+    left = quick(tmp_path, monkeypatch, [1.4, 1.4])
+    measured = compare.measure
+
+    def slowly(team, group, options):
+        team.over = len(left) < 2
+        return measured(team, group, options)
+
+    monkeypatch.setattr(compare, "measure", slowly)
+    assert command(tmp_path, "--quick") == 0 and not left
+    out = capsys.readouterr().out
+    assert "not reached in 170 s: 1 groups" in out and "0 FALLEN" in out and "1 too noisy" in out
+
+
+def test_workers_end_when_their_time_is_over():
+    with Team() as team:
+        team.ask(OURS, "build")
+        team.stop_after(0.2)
+        with pytest.raises(WorkerError, match=r"its process ended|the time is over"):
+            team.rounds({OURS: 0.01}, 1000)
+        assert team.over
+        with pytest.raises(WorkerError, match="over"):
+            team.ask(replace(OURS, alone=True), "build")
+
+
+def test_other_work_is_one_line_and_a_failure(stored, tmp_path, monkeypatch, capsys):
+    def other(*_):
+        raise ParityError("it computes something else")
+
+    monkeypatch.setattr(compare, "measure", other)
+    assert command(tmp_path, "--quick") == 1
+    out = capsys.readouterr()
+    assert out.out.endswith("bench.compare: it computes something else\n") and not out.err
+
+
 def test_files_that_are_no_results(stored, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         command(tmp_path, "--results", str(tmp_path / "nowhere"))
@@ -343,6 +404,7 @@ def test_a_slower_fastgan_is_seen_from_measuring_to_exit_code(tmp_path, monkeypa
 
     class Team:
         slow = 1.4
+        over = False
 
         def __enter__(self):
             return self
@@ -354,6 +416,9 @@ def test_a_slower_fastgan_is_seen_from_measuring_to_exit_code(tmp_path, monkeypa
             return {}
 
         def release(self, contenders):
+            pass
+
+        def stop_after(self, seconds):
             pass
 
         def rounds(self, wanted, rounds):

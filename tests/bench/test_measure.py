@@ -199,6 +199,28 @@ def test_launches_on_a_gpu_are_counted_and_a_limit():
     assert results.record("s", found)["contenders"][0]["work"]["launches"] == 19
 
 
+def test_a_profile_is_the_median_of_samples_with_its_noise(monkeypatch):
+    class Peer:
+        calls = 0
+
+        def reset(self):
+            pass
+
+        def profile(self, units):
+            self.calls += 1
+            slow = 5.0 if self.calls == 3 else 1.0  # one sample that something disturbed
+            return [dict(part="products", seconds=slow, flops=2.0)]
+
+    one = Contender("one", "x.One", Busy(threads=1))
+    hands = worker._Worker()
+    hands.peers[one], hands.estimates[one] = Peer(), 0.1
+    monkeypatch.setattr(machine.Others, "taken", lambda self: dict(others=0.4, room=1.0))
+    found = hands.profile(one, 0.9)
+    assert found["parts"] == [dict(part="products", seconds=1.0, flops=2.0)] and Peer.calls == 0
+    assert found["summary"]["rounds"] == hands.peers[one].calls == 9
+    assert found["summary"]["noisy"] == "others took 40%" and found["seconds"] == found["summary"]["median"]
+
+
 def test_kernels_of_a_unit_are_counted_by_the_profiler(monkeypatch):
     def event(name, device=DeviceType.CUDA, mark=False):
         return SimpleNamespace(name=name, device_type=device, is_user_annotation=mark)
