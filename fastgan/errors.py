@@ -44,6 +44,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     It takes 15 ms at most: long names and all but the first thousand known ones are passed over.
     """
-    known = list(islice(known, _MOST_KNOWN)) if len(name) <= _MOST_TEXT else []
-    match = get_close_matches(name, known, n=1, cutoff=0.5)
+    if len(name) > _MOST_TEXT:
+        return ""
+    match = get_close_matches(name, list(islice(known, _MOST_KNOWN)), n=1, cutoff=0.5)
     return f"Did you mean '{match[0]}'?" if match else ""

@@ -18,7 +18,8 @@ def test_the_nearest_name_is_found_in_no_time():
     assert nearest("rwo", ["label", "row"]) == "Did you mean 'row'?"
     assert nearest("q", ["row"]) == ""
     begin = time.perf_counter()
-    assert nearest("x" * 10**6, ["x" * 10**6]) == ""
+    for _ in range(10):
+        assert nearest("x" * 10**6, ["x" * 10**6]) == ""
     assert nearest("x1", (f"x{i}" for i in range(10**6)))
     assert time.perf_counter() - begin < 0.2
 
