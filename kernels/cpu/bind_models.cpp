@@ -54,6 +54,7 @@ Spec spec_of(const nb::dict& options) {
   s.beta2 = nb::cast<double>(get("beta2"));
   s.eps = nb::cast<double>(get("eps"));
   s.average = nb::cast<bool>(get("average"));
+  if (options.contains("cut")) s.cut = static_cast<fastgan::Cut>(nb::cast<int>(get("cut")));
   want(positive(s.d_hidden), "d_hidden: at least one width, all of them at least 1");
   want(s.penalty_every > 0 && s.d_steps > 0, "penalty_every, d_steps: at least 1");
   return s;

@@ -29,12 +29,12 @@ Adam adam_of(const Spec& spec, double lr, double average, uint64_t update) {
 }  // namespace
 
 Engine::Engine(const Spec& spec, const DataRows& data, int threads)
-    : kernels(choose_kernels()), plan(spec, threads), data_(data), pool_(threads), claimed_((size_t)threads) {}
+    : kernels(choose_kernels()), plan(spec, kernels, threads), data_(data), pool_(threads), claimed_((size_t)threads) {}
 
 long Engine::run(long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll) {
   if (steps <= 0 || stop_.exchange(false)) return 0;
   halt_ = false;
-  for (Claimed& c : claimed_) c.units[kRows] = c.units[kWeights] = 0;
+  for (Claimed& c : claimed_) c.units[0] = c.units[1] = c.turn = 0;
   done_ = 0;
   pool_.run([&](int thread) { work(thread, steps, schedule, metrics, poll); });
   if (pool_.forked()) throw std::runtime_error("engine: the process was forked in a signal handler while it ran");
@@ -44,7 +44,7 @@ long Engine::run(long steps, const Schedule* schedule, float* metrics, const std
 void Engine::work(int thread, long steps, const Schedule* schedule, float* metrics,
                   const std::function<bool()>& poll) {
   const Spec& spec = plan.spec;
-  const bool has_penalty = !plan.d_rows_penalized.empty();
+  const bool has_penalty = !plan.phases.d_penalized.empty();
   auto polled = std::chrono::steady_clock::now();
   const uint64_t first = step;
   for (long s = 0; s < steps; s++) {
@@ -53,16 +53,12 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
     for (int i = 0; i < spec.d_steps; i++) {
       const uint64_t update = now * (uint64_t)spec.d_steps + (uint64_t)i;
       const bool penalized = has_penalty && update % (uint64_t)spec.penalty_every == 0;
-      run_rows(thread, penalized ? plan.d_rows_penalized : plan.d_rows, update);
-      pool_.barrier();
-      run_weights(thread, penalized ? plan.d_weights_penalized : plan.d_weights,
-                  adam_of(spec, schedule[s].d_lr, 0, update));
+      run_phases(thread, penalized ? plan.phases.d_penalized : plan.phases.d, update,
+                 adam_of(spec, schedule[s].d_lr, 0, update));
       if (thread == 0) report_d(row, penalized);
       pool_.barrier();
     }
-    run_rows(thread, plan.g_rows, now);
-    pool_.barrier();
-    run_weights(thread, plan.g_weights, adam_of(spec, schedule[s].g_lr, schedule[s].average, now));
+    run_phases(thread, plan.phases.g, now, adam_of(spec, schedule[s].g_lr, schedule[s].average, now));
     if (thread == 0) {
       report_g(row);
       step = now + 1;
@@ -85,12 +81,12 @@ void Engine::work(int thread, long steps, const Schedule* schedule, float* metri
 // one is in its caches in the next; then it helps the others. Large stretches first, small ones at the end: end_of(begin,
 // end) says where one ends that begins there, of what is left of a share.
 template <class Begin, class End, class Work>
-void Engine::claim(int thread, Phase phase, Begin begin_of, End end_of, Work work) {
+void Engine::claim(int thread, Begin begin_of, End end_of, Work work) {
   const int threads = pool_.size();
-  claimed_[(size_t)thread].units[phase == kRows ? kWeights : kRows].store(0, std::memory_order_relaxed);
+  const int turn = claimed_[(size_t)thread].turn;
   for (int i = 0; i < threads; i++) {
     const int owner = (thread + i) % threads, first = begin_of(owner), last = begin_of(owner + 1);
-    std::atomic<int>& claimed = claimed_[(size_t)owner].units[phase];
+    std::atomic<int>& claimed = claimed_[(size_t)owner].units[turn];
     for (int before = claimed.load(std::memory_order_relaxed); first + before < last;) {
       const int end = end_of(first + before, last);
       if (!claimed.compare_exchange_weak(before, end - first, std::memory_order_relaxed)) continue;
@@ -103,6 +99,29 @@ void Engine::claim(int thread, Phase phase, Begin begin_of, End end_of, Work wor
 // On tiles, each stretch of work splits its weights anew: then threads get one even share each, whoever is late.
 bool Engine::even() const { return kernels.tiles_from && plan.spec.batch >= kernels.tiles_from; }
 
+// All phases, with a barrier between two; the one after the last is the caller's.
+void Engine::run_phases(int thread, const std::vector<Phase>& phases, uint64_t update, const Adam& adam) {
+  const int threads = pool_.size();
+  Claimed& claimed = claimed_[(size_t)thread];
+  for (const Phase& phase : phases) {
+    if (&phase != &phases.front()) pool_.barrier();
+    claimed.turn ^= 1;
+    claimed.units[claimed.turn ^ 1].store(0, std::memory_order_relaxed);
+    for (int i = phase.first_block(thread, threads); i < phase.first_block(thread + 1, threads); i++)
+      run_block(thread, phase.blocks[(size_t)i], adam);
+    if (!phase.rows.empty()) run_rows(thread, phase.rows, update);
+    if (!phase.weights.ops.empty()) run_weights(thread, phase, adam);
+  }
+}
+
+void Engine::run_block(int thread, const Block& block, const Adam& adam) {
+  for (const WeightPart& part : block.before) run_weight_part(thread, part, adam);
+  const int panels = plan.padded_batch / kPanel;
+  for (int begin = 0; begin < panels && !block.rows.empty(); begin += kEvenChunk)
+    run_row_ops(thread, block.rows, begin, std::min(begin + kEvenChunk, panels), 0);
+  for (const WeightPart& part : block.after) run_weight_part(thread, part, adam);
+}
+
 // Threads take whole panels of 16 rows, two at a time where that can be: a tile of the GEMM has two.
 void Engine::run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update) {
   const int panels = plan.padded_batch / kPanel, threads = pool_.size();
@@ -112,13 +131,16 @@ void Engine::run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update
     if (even() || threads == 1) return begin + std::min(left, even() ? kEvenChunk : kChunk);
     return begin + std::min({left, half, kChunk});
   };
-  claim(thread, kRows, begin_of, end_of, [&](int begin, int end) {
-    const Rows rows{begin * kPanel, std::min(end * kPanel, plan.spec.batch)};
-    for (const RowOp& op : ops) {
-      const double count = (rows.end - rows.begin) * (op.second ? 2.0 : 1.0);
-      timed(thread, op.id, 2 * count * op.product.K * op.product.N, [&] { run_row_op(op, rows, update); });
-    }
-  });
+  claim(thread, begin_of, end_of, [&](int begin, int end) { run_row_ops(thread, ops, begin, end, update); });
+}
+
+// Panels [begin, end) of rows.
+void Engine::run_row_ops(int thread, const std::vector<RowOp>& ops, int begin, int end, uint64_t update) {
+  const Rows rows{begin * kPanel, std::min(end * kPanel, plan.spec.batch)};
+  for (const RowOp& op : ops) {
+    const double count = (rows.end - rows.begin) * (op.second ? 2.0 : 1.0);
+    timed(thread, op.id, 2 * count * op.product.K * op.product.N, [&] { run_row_op(op, rows, update); });
+  }
 }
 
 template <class F>
@@ -154,14 +176,22 @@ void Engine::run_row_op(const RowOp& op, Rows rows, uint64_t update) {
     if (op.second) call(Rows{rows.begin + op.second, rows.end + op.second});
   };
   switch (op.kind) {
+    case RowOp::kIndex:
+      return index(rows, update);
     case RowOp::kGather:
-      return gather(op, rows, update);
+      return gather(op, rows);
     case RowOp::kNoise:
       return kernels.normal(seed, op.stream, {update * (uint64_t)spec.batch}, op.y, rows, spec.latent);
     case RowOp::kLabels:
       return one_hot(op.y, rows, op.column, spec.classes, plan.labels);
     case RowOp::kDense:
-      return kernels.dense(op.product, rows, op.layer->bias.w, op.activation, spec.slope);
+      return kernels.dense(op.product, rows, op.layer->bias.w + op.column, op.activation, spec.slope);
+    case RowOp::kShare:
+      return kernels.share(op.product, rows, op.layer ? op.layer->bias.w : nullptr);
+    case RowOp::kJoin:
+      return parts([&](Rows r) {
+        kernels.join(op.product.a, op.distance, op.shares, op.y, op.x, r, op.product.N, spec.slope);
+      });
     case RowOp::kMasked:
       return kernels.masked(op.product, rows, op.x, spec.slope);
     case RowOp::kTurn:
@@ -184,42 +214,49 @@ void Engine::run_row_op(const RowOp& op, Rows rows, uint64_t update) {
         kernels.logit_gradient(op.x, op.y, r, panels_of(op.layer->inputs), op.layer->weight.w, op.d, spec.slope);
       });
     case RowOp::kPenalty:
-      return kernels.penalty(op.x, rows, spec.features, op.weight, op.factor, op.out);
+      return kernels.penalty(op.x, rows, op.product.N, op.weight, op.factor, op.out);
   }
 }
 
-void Engine::gather(const RowOp& op, Rows rows, uint64_t update) {
-  const Spec& spec = plan.spec;
-  const uint64_t first = update * (uint64_t)spec.batch + (uint64_t)rows.begin;
+void Engine::index(Rows rows, uint64_t update) {
+  const uint64_t first = update * (uint64_t)plan.spec.batch + (uint64_t)rows.begin;
   kernels.epoch_index(seed, first, rows.end - rows.begin, data_.size, plan.index + rows.begin);
-  if (data_.is_u8)
-    kernels.gather_u8(static_cast<const uint8_t*>(data_.rows), plan.index, op.y, rows, spec.features, data_.scale,
-                      data_.shift);
-  else
-    kernels.gather_f32(static_cast<const float*>(data_.rows), plan.index, op.y, rows, spec.features, data_.scale,
-                       data_.shift);
-  if (!spec.classes) return;
+  if (!plan.spec.classes) return;
   for (int r = rows.begin; r < rows.end; r++) plan.labels[r] = data_.labels[plan.index[r]];
-  one_hot(op.y, rows, spec.features, spec.classes, plan.labels);
 }
 
-void Engine::run_weights(int thread, const WeightPhase& phase, const Adam& adam) {
+void Engine::gather(const RowOp& op, Rows rows) {
+  const int F = plan.spec.features, columns = op.product.N;
+  if (data_.is_u8)
+    kernels.gather_u8(static_cast<const uint8_t*>(data_.rows) + op.column, plan.index, op.y, rows, F, columns,
+                      data_.scale, data_.shift);
+  else
+    kernels.gather_f32(static_cast<const float*>(data_.rows) + op.column, plan.index, op.y, rows, F, columns,
+                       data_.scale, data_.shift);
+}
+
+void Engine::run_weights(int thread, const Phase& phase, const Adam& adam) {
   const int threads = pool_.size();
-  const auto begin_of = [&](int owner) { return phase.middle(0, phase.units(), (double)owner / threads); };
+  const WeightPhase& weights = phase.weights;
+  const auto begin_of = [&](int owner) { return phase.first_unit(owner, threads); };
   const auto end_of = [&](int begin, int last) {
-    return even() || threads == 1 ? last : std::max(begin + 1, phase.middle(begin, last, 0.5));
+    return even() || threads == 1 ? last : std::max(begin + 1, weights.middle(begin, last, 0.5));
   };
-  claim(thread, kWeights, begin_of, end_of, [&](int begin, int end) {
-    for (size_t o = 0; o < phase.ops.size(); o++) {
-      const int first = phase.first_unit[o];
-      const int from = std::max(begin - first, 0), to = std::min(end - first, phase.ops[o].units);
-      if (from >= to) continue;
-      const WeightOp& op = phase.ops[o];
-      const double rows = (double)op.rows * plan.spec.batch / plan.padded_batch;
-      const double products = op.kind == WeightOp::kWeight ? rows * op.layer->inputs * op.layer->outputs : 0;
-      timed(thread, op.id, 2 * products * (to - from) / op.units, [&] { run_weight_op(thread, op, from, to, adam); });
+  claim(thread, begin_of, end_of, [&](int begin, int end) {
+    for (size_t o = 0; o < weights.ops.size(); o++) {
+      const int first = weights.first_unit[o];
+      const int from = std::max(begin - first, 0), to = std::min(end - first, weights.ops[o].units);
+      if (from < to) run_weight_part(thread, {weights.ops[o], from, to}, adam);
     }
   });
+}
+
+void Engine::run_weight_part(int thread, const WeightPart& part, const Adam& adam) {
+  const WeightOp& op = part.op;
+  const double rows = (double)op.rows * plan.spec.batch / plan.padded_batch;
+  const double products = op.kind == WeightOp::kWeight ? rows * op.layer->inputs * op.layer->outputs : 0;
+  timed(thread, op.id, 2 * products * (part.end - part.begin) / op.units,
+        [&] { run_weight_op(thread, op, part.begin, part.end, adam); });
 }
 
 void Engine::run_weight_op(int thread, const WeightOp& op, int begin, int end, const Adam& adam) {
@@ -252,7 +289,8 @@ void Engine::report_d(float* metrics, bool penalized) const {
     below += fake[r] < 0;
     paired += real[r] > fake[r];
   }
-  for (int r = 0; r < B; r++) penalty += (double)plan.norms[r] + plan.norms[plan.padded_batch + r];  // zero without one
+  for (const float* norm : plan.norms)  // zero without penalties
+    for (int r = 0; r < B; r++) penalty += (double)norm[r] + norm[plan.padded_batch + r];
   metrics[0] = (float)(loss / B);
   metrics[2] = penalized ? (float)(penalty / B) : std::numeric_limits<float>::quiet_NaN();
   metrics[3] = (float)above / (float)B;

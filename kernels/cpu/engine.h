@@ -52,27 +52,32 @@ class Engine {
 
  private:
   void work(int thread, long steps, const Schedule* schedule, float* metrics, const std::function<bool()>& poll);
-  enum Phase { kRows, kWeights };
   template <class Begin, class End, class Work>
-  void claim(int thread, Phase phase, Begin begin_of, End end_of, Work work);
+  void claim(int thread, Begin begin_of, End end_of, Work work);
   bool even() const;
+  void run_phases(int thread, const std::vector<Phase>& phases, uint64_t update, const Adam& adam);
+  void run_block(int thread, const Block& block, const Adam& adam);
   void run_rows(int thread, const std::vector<RowOp>& ops, uint64_t update);
+  void run_row_ops(int thread, const std::vector<RowOp>& ops, int begin, int end, uint64_t update);
   void run_row_op(const RowOp& op, Rows rows, uint64_t update);
   template <class F>
   void timed(int thread, int id, double flops, F call);
-  void run_weights(int thread, const WeightPhase& phase, const Adam& adam);
+  void run_weights(int thread, const Phase& phase, const Adam& adam);
+  void run_weight_part(int thread, const WeightPart& part, const Adam& adam);
   void run_weight_op(int thread, const WeightOp& op, int begin, int end, const Adam& adam);
-  void gather(const RowOp& op, Rows rows, uint64_t update);
+  void index(Rows rows, uint64_t update);
+  void gather(const RowOp& op, Rows rows);
   void report_d(float* metrics, bool penalized) const;
   void report_g(float* metrics) const;
 
   DataRows data_;
   Pool pool_;
   std::atomic<bool> stop_{false};
-  // How many panels of rows or units of weights are claimed of each thread's share, by phase: one is reset while the
-  // other is used.
+  // How many panels of rows or units of weights are claimed of each thread's share. Phases use one and the other by
+  // turns: one is reset while the other is used.
   struct alignas(64) Claimed {
     std::atomic<int> units[2] = {};
+    int turn = 0;  // the thread's own
   };
   std::vector<Claimed> claimed_;
   std::vector<std::vector<Spent>> spent_;  // [thread][operation]; empty unless a profile is wanted

@@ -66,6 +66,21 @@ struct Activate : FromZero {
   }
 };
 
+// Sums that are a share of others, as they are. `bias` may be null.
+struct Share : FromZero {
+  const float* bias;
+  float* y;
+  long panel;
+  Share(const float* bias, float* y, long panel) : bias(bias), y(y), panel(panel) {}
+  INLINE V start(int, int n, int j) const { return bias ? load(bias + n * PW + j * VW) : V{}; }
+  template <int R>
+  INLINE void finish(int m, int n, const V (&c)[R][NV]) const {
+    float* out = y + n * panel + (long)m * PW;
+    UNROLL for (int i = 0; i < R; i++)
+      UNROLL for (int j = 0; j < NV; j++) store(out + i * PW + j * VW, c[i][j]);
+  }
+};
+
 struct Mask : FromZero {
   const float* h;
   long h_panel;

@@ -194,6 +194,8 @@ INLINE int part(int size, int most, int unit) {
 // Depth of a block of k: the panels of B, 18 KiB each then, stay in the first-level cache.
 constexpr int KC = 288;
 
+INLINE int depth_on_vectors(int K) { return part(K, KC, PW); }
+
 struct Operands {
   int K;
   const float* a;
@@ -235,7 +237,7 @@ INLINE void gemm_block(const Operands& o, int k, int kc, int m0, int m1, int sec
 // along m, m0 and `second` are multiples of 16.
 template <Left A, class Epilogue>
 INLINE void gemm(const Operands& o, int m0, int m1, int second, int n0, int n1, const Epilogue& epilogue) {
-  const int depth = part(o.K, KC, PW);
+  const int depth = depth_on_vectors(o.K);
   Waiting waiting;
   for (int k = 0; k < o.K; k += depth) {
     const int kc = o.K - k < depth ? o.K - k : depth;

@@ -90,6 +90,9 @@ NOINLINE void tile_products(int steps, const Strip (&a)[2], const Strip (&b)[2],
   if constexpr (MT > 1 && NT > 1) _tile_stored(3, c[3], 64);
 }
 
+// Even to a panel, not to a tile: whoever computes one block of two (phases.cpp) then has half of the work.
+INLINE int depth_on_tiles(int K) { return part(K, KC_AMX, PW); }
+
 template <Left A, class Epilogue>
 class TileGemm {
  public:
@@ -167,17 +170,19 @@ class TileGemm {
   void split_b_unit(int unit) {
     const int count = steps(split_b.k), half = unit % SPLIT_B, block = unit / SPLIT_B, j = block / count;
     const int step = block % count, k = split_b.k + step * PAIRED;
-    split_lines(o.b + (split_b.n + j) * o.b_panel + (long)k * PW, o.K - k, half * 8, split_b.to[j][step]);
+    split_lines(o.b + (split_b.n + j) * o.b_panel + (long)k * PW, left(split_b.k) - step * PAIRED, half * 8,
+                split_b.to[j][step]);
   }
   void split_a(int unit) {
     const int count = steps(next_row.k), part = unit % SPLIT_A, block = unit / SPLIT_A, i = block / count;
     const int step = block % count, k = next_row.k + step * PAIRED, m = next_row.m + i * TILE;
+    const int there = left(next_row.k) - step * PAIRED;  // of k, in this block
     Split& to = s.a[a_now ^ 1][i][step];
     if constexpr (A == Left::LanesAlongK) {
       const float* from = o.a + k / PW * o.a_panel + (long)m * PW;
-      split_rows(from, o.a_panel, rows_from(m, next_row.begin), o.K - k, part * 8, to);
+      split_rows(from, o.a_panel, rows_from(m, next_row.begin), there, part * 8, to);
     } else {
-      split_turned(o.a + m / PW * o.a_panel + (long)k * PW, o.K - k, part * 4, to);
+      split_turned(o.a + m / PW * o.a_panel + (long)k * PW, there, part * 4, to);
     }
   }
 
@@ -193,11 +198,8 @@ class TileGemm {
         c[i][0] = on_vectors(m + row + i, n, k);
     }
     UNROLL for (int i = 0; i < R; i++) {
-      if (!first) c[i][0] = c[i][0] + load(partial + i * PW);
-      if (last)
-        c[i][0] = c[i][0] + epilogue.start(m + row + i, n, 0);
-      else
-        store(partial + i * PW, c[i][0]);
+      c[i][0] = c[i][0] + (first ? epilogue.start(m + row + i, n, 0) : load(partial + i * PW));
+      if (!last) store(partial + i * PW, c[i][0]);
     }
     if (last) epilogue.template finish<R>(m + row, n, c);
   }
@@ -254,7 +256,7 @@ class TileGemm {
   const Operands o;
   const int m0, height, second, n0, n1;
   const Epilogue epilogue;
-  const int depth = part(o.K, KC_AMX, PAIRED);
+  const int depth = depth_on_tiles(o.K);
   TileScratch& s = tile_scratch();
 
   int a_now = 1, c_now = 0;  // which of the scratch's two is in use

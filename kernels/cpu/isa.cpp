@@ -42,6 +42,12 @@ static void dense(const Product& p, Rows r, const float* bias, int activation, f
   }
 }
 
+static void share(const Product& p, Rows r, const float* bias) {
+  product<false>(p, r, Share(bias, p.c.p, p.c.panel));
+}
+
+static int depth(int batch, int K) { return block_depth(on_tiles(batch, K), K); }
+
 static void masked(const Product& p, Rows r, Panels h, float slope) {
   product<false>(p, r, Mask(h.p, h.panel, p.c.p, p.c.panel, slope));
 }
@@ -101,7 +107,7 @@ static const fastgan::OpKernels op_kernels = {
 
 extern const fastgan::Kernels kernels = {
     FASTGAN_NAME(FASTGAN_NS), VW, TILES_FROM,
-    dense, masked, head_gradient,
+    dense, masked, share, join, depth, head_gradient,
     weight_update, bias_update, vector_update, scalar_update,
     logits, logit_gradient, d_loss, g_loss, penalty, turn,
     normal, word_row, epoch_index,

@@ -88,6 +88,13 @@ struct Kernels {
   void (*dense)(const Product&, Rows, const float* bias, int activation, float slope);
   // C = (A W) * (H > 0 ? 1 : slope)
   void (*masked)(const Product&, Rows, Panels h, float slope);
+  // A share of one of these two, over a block of K: C = A W, plus `bias` unless that is null.
+  void (*share)(const Product&, Rows, const float* bias);
+  // The sum of `count` shares, `distance` rows apart, in order: C = LeakyReLU of it or, where there is H, it * (H > 0 ?
+  // 1 : slope).
+  void (*join)(Panels shares, int distance, int count, Panels c, Panels h, Rows, int columns, float slope);
+  // Depth of these blocks, a multiple of 16: sums over K are taken so, block by block, and then added in order.
+  int (*depth)(int batch, int K);
   // C = (A W) * activation'(Y), in terms of the activation's output
   void (*head_gradient)(const Product&, Rows, Panels y, int activation);
   // Rows [m0, m1) of a weight's panels [N/16][M][16], m0 a multiple of 16: W -= Adam of dW[m][n] = sum_k A[k][m]
@@ -118,9 +125,11 @@ struct Kernels {
   void (*normal)(uint64_t seed, uint32_t stream, RowNumbers, Panels out, Rows, int columns);
   void (*words)(uint64_t seed, uint32_t stream, uint64_t row, int columns, uint32_t* out);
   void (*epoch_index)(uint64_t seed, uint64_t first, int count, uint64_t size, int64_t* out);
-  // X[r] = data[index[r]] * scale + shift, F columns. Lanes along rows.
-  void (*gather_u8)(const uint8_t* data, const int64_t* index, Panels x, Rows, int F, float scale, float shift);
-  void (*gather_f32)(const float* data, const int64_t* index, Panels x, Rows, int F, float scale, float shift);
+  // X[r] = data[index[r]] * scale + shift, `columns` of the F columns from `data` on. Lanes along rows.
+  void (*gather_u8)(const uint8_t* data, const int64_t* index, Panels x, Rows, int F, int columns, float scale,
+                    float shift);
+  void (*gather_f32)(const float* data, const int64_t* index, Panels x, Rows, int F, int columns, float scale,
+                     float shift);
   // out[r] = X[r], F columns, row-major; uint8: round((x - shift) / scale), clamped. Lanes along rows.
   void (*rows_f32)(Panels x, Rows, int F, float* out);
   void (*rows_u8)(Panels x, Rows, int F, float scale, float shift, uint8_t* out);

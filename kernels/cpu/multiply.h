@@ -19,6 +19,14 @@ constexpr int TILES_FROM = 0;
 // size has no part in it: whoever wants some columns of generated rows gets the bits of whole rows.
 INLINE bool on_tiles(int batch, int K) { return TILES_FROM && batch >= TILES_FROM && K > 2 * 32; }
 
+// Depth of the blocks that a sum over K is taken in.
+INLINE int block_depth([[maybe_unused]] bool tiles, int K) {
+#if defined(__AMX_BF16__)
+  if (tiles) return depth_on_tiles(K);
+#endif
+  return depth_on_vectors(K);
+}
+
 // C[m][n] = sum_k A[m][k] B[k][n], the arguments as of gemm(); `tiles`: on tiles. That depends on the whole
 // product's shape alone, since results must not depend on how it is cut.
 template <Left A, class Epilogue>

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace fastgan {
 
@@ -17,10 +18,13 @@ std::vector<int> widths(int inputs, const std::vector<int>& hidden, int outputs)
 
 const char* name_of(RowOp::Kind kind) {
   switch (kind) {
+    case RowOp::kIndex: return "index";
     case RowOp::kGather: return "gather";
     case RowOp::kNoise: return "noise";
     case RowOp::kLabels: return "labels";
     case RowOp::kDense: return "forward";
+    case RowOp::kShare: return "share";
+    case RowOp::kJoin: return "join";
     case RowOp::kMasked: return "backward";
     case RowOp::kTurn: return "transpose";
     case RowOp::kHeadGradient: return "head backward";
@@ -35,7 +39,8 @@ const char* name_of(RowOp::Kind kind) {
 
 }  // namespace
 
-Plan::Plan(const Spec& s, int threads) : spec(s), padded_batch(padded(s.batch)) {
+Plan::Plan(const Spec& s, const Kernels& kernels, int threads)
+    : spec(s), padded_batch(padded(s.batch)), blocks_(kernels, s.batch, s.features) {
   const int B = padded_batch, penalties = (s.r1 > 0) + (s.r2 > 0), d_rows_all = (2 + penalties) * B;
   g = make_layers(arena_, widths(s.latent + s.classes, s.g_hidden, s.features),
                   {.moments = true, .average = s.average, .transposed = true});
@@ -58,43 +63,50 @@ Plan::Plan(const Spec& s, int threads) : spec(s), padded_batch(padded(s.batch)) 
   d_logits = arena_.take((size_t)d_rows_all);
   std::fill_n(d_logits + 2 * B, penalties * B, 1.0f);
   row_loss = arena_.take((size_t)B);
-  norms = arena_.take(2 * (size_t)B);
+  for (int i = 0; i < blocks_.count; i++) norms.push_back(arena_.take(2 * (size_t)B));
   index = reinterpret_cast<int64_t*>(arena_.take(2 * (size_t)B));
   labels = reinterpret_cast<int64_t*>(arena_.take(2 * (size_t)B));
 
-  build_d_step(d_rows, false);
-  if (penalties) build_d_step(d_rows_penalized, true);
-  build_g_step();
+  Update d_update, d_penalized, g_update;
+  build_d_step(d_update.rows, false);
+  if (penalties) build_d_step(d_penalized.rows, true);
+  build_g_step(g_update.rows);
 
   std::vector<Panels> inputs{x_}, gradients = d_gradient_;
   inputs.insert(inputs.end(), d_hidden_.begin(), d_hidden_.end());
-  build_weights(d_weights, d, inputs, gradients, 2 * B);
-  if (penalties) build_weights(d_weights_penalized, d, inputs, gradients, d_rows_all);
+  build_weights(d_update.weights, d, inputs, gradients, 2 * B);
+  if (penalties) build_weights(d_penalized.weights, d, inputs, gradients, d_rows_all);
   inputs = {z_};
   inputs.insert(inputs.end(), g_hidden_.begin(), g_hidden_.end());
   gradients = g_gradient_;
   gradients.push_back(dx_);
-  build_weights(g_weights, g, inputs, gradients, B);
+  build_weights(g_update.weights, g, inputs, gradients, B);
 
   int widest = 0;
   for (const auto* layers : {&g, &d})
     for (const Layer& layer : *layers) widest = std::max({widest, layer.inputs, layer.outputs});
   for (int t = 0; t < threads; t++) scratch.push_back(arena_.take((size_t)padded(widest) * kUpdateRows));
 
-  number("D", d_rows, d_weights);
-  if (penalties) number("D with penalty", d_rows_penalized, d_weights_penalized);
-  number("G", g_rows, g_weights);
+  number("D", d_update);
+  number("D with penalty", d_penalized);
+  number("G", g_update);
+  if (!cuts_columns(kernels, threads)) {
+    phases = by_rows(d_update, d_penalized, g_update);
+    return;
+  }
+  const Panels shares = arena_.by_column(blocks_.count * 2 * B, std::max(s.d_hidden.front(), s.g_hidden.back()));
+  phases = by_columns(d_update, d_penalized, g_update, blocks_, shares, 2 * B);
 }
 
-void Plan::number(const char* update, std::vector<RowOp>& rows, WeightPhase& weights) {
-  for (RowOp& op : rows) {
+void Plan::number(const char* name, Update& update) {
+  for (RowOp& op : update.rows) {
     op.product.batch = spec.batch;
     op.id = (int)names.size();
-    names.push_back({update, name_of(op.kind), op.product.K, op.product.N});
+    names.push_back({name, name_of(op.kind), op.product.K, op.product.N});
   }
-  for (WeightOp& op : weights.ops) {
+  for (WeightOp& op : update.weights) {
     op.id = (int)names.size();
-    names.push_back({update, op.kind == WeightOp::kWeight ? "weight gradient + Adam" : "vector gradient + Adam",
+    names.push_back({name, op.kind == WeightOp::kWeight ? "weight gradient + Adam" : "vector gradient + Adam",
                      op.layer->inputs, op.layer->outputs});
   }
 }
@@ -114,31 +126,34 @@ void Plan::build_forward(std::vector<RowOp>& ops, const std::vector<Layer>& laye
   }
 }
 
-// Noise to generated rows, in the second part of x.
-void Plan::build_g_forward(std::vector<RowOp>& ops, uint32_t stream) {
+// Noise to the last hidden activations; labels, to generated rows, too.
+void Plan::build_g_hidden(std::vector<RowOp>& ops, uint32_t stream) {
   RowOp noise{RowOp::kNoise};
   noise.y = z_;
   noise.stream = stream;
   ops.push_back(noise);
-  RowOp condition{RowOp::kLabels};
-  condition.y = z_;
-  condition.column = spec.latent;
-  if (spec.classes) ops.push_back(condition);
+  for (const auto& [y, column] : {std::pair(z_, spec.latent), std::pair(x_.from(padded_batch), spec.features)}) {
+    RowOp condition{RowOp::kLabels};
+    condition.y = y;
+    condition.column = column;
+    if (spec.classes) ops.push_back(condition);
+  }
   build_forward(ops, g, z_, g_hidden_, 0, 0);
   RowOp turn{RowOp::kTurn};
   turn.x = g_hidden_.back();
   turn.y = g_last_;
   turn.column = spec.g_hidden.back();
   ops.push_back(turn);
+}
+
+// Generated rows, in the second part of x.
+void Plan::build_g_head(std::vector<RowOp>& ops) {
   RowOp head{RowOp::kDense};
   head.layer = &g.back();
   head.product = {g_last_, head.layer->weight.w, head.layer->weight.panel, x_.from(padded_batch), head.layer->inputs,
                   spec.features};
   head.activation = spec.head;
   ops.push_back(head);
-  condition.y = x_.from(padded_batch);
-  condition.column = spec.features;
-  if (spec.classes) ops.push_back(condition);
 }
 
 void Plan::build_d_forward(std::vector<RowOp>& ops, int part, int second) {
@@ -172,10 +187,16 @@ void Plan::build_d_backward(std::vector<RowOp>& ops, int source, int target, int
 }
 
 void Plan::build_d_step(std::vector<RowOp>& ops, bool penalized) {
-  RowOp gather{RowOp::kGather};
+  RowOp index{RowOp::kIndex}, condition{RowOp::kLabels}, gather{RowOp::kGather};
+  ops.push_back(index);
+  condition.y = x_;
+  condition.column = spec.features;
+  if (spec.classes) ops.push_back(condition);
+  build_g_hidden(ops, kStreamD);
   gather.y = x_;
+  gather.product.N = spec.features;
   ops.push_back(gather);
-  build_g_forward(ops, kStreamD);
+  build_g_head(ops);
   build_d_forward(ops, 0, padded_batch);
   ops.push_back(RowOp{RowOp::kDLoss});
   build_d_backward(ops, 0, 0, padded_batch);
@@ -208,12 +229,17 @@ void Plan::build_penalty(std::vector<RowOp>& ops) {
   for (int part : {0, B}) {
     const float weight = part ? spec.r2 : spec.r1;
     if (!(weight > 0)) continue;
-    RowOp norm{RowOp::kPenalty};
-    norm.x = x_.from(target + (second ? part : 0));
-    norm.out = norms + part;
-    norm.weight = weight;
-    norm.factor = weight * (float)spec.penalty_every / (float)spec.batch;
-    ops.push_back(norm);
+    for (int i = 0; i < blocks_.count; i++) {
+      RowOp norm{RowOp::kPenalty};
+      norm.column = i * blocks_.depth;
+      norm.product.N = std::min(blocks_.depth, spec.features - norm.column);
+      norm.x = x_.from(target + (second ? part : 0));
+      norm.x.p += (long)norm.column * kPanel;
+      norm.out = norms[(size_t)i] + part;
+      norm.weight = weight;
+      norm.factor = weight * (float)spec.penalty_every / (float)spec.batch;
+      ops.push_back(norm);
+    }
   }
   for (size_t i = 0; i < d_hidden_.size(); i++) {
     const Layer& layer = d[i];
@@ -226,23 +252,23 @@ void Plan::build_penalty(std::vector<RowOp>& ops) {
   }
 }
 
-void Plan::build_g_step() {
+void Plan::build_g_step(std::vector<RowOp>& ops) {
   const int B = padded_batch;
   const bool paired = spec.loss == kRpgan;  // only the pairing loss looks at real rows here
-  if (!spec.reuse_fakes) build_g_forward(g_rows, kStreamG);
-  build_d_forward(g_rows, paired ? 0 : B, paired ? B : 0);
-  g_rows.push_back(RowOp{RowOp::kGLoss});
-  build_d_backward(g_rows, B, B, 0);
+  if (!spec.reuse_fakes) build_g_hidden(ops, kStreamG), build_g_head(ops);
+  build_d_forward(ops, paired ? 0 : B, paired ? B : 0);
+  ops.push_back(RowOp{RowOp::kGLoss});
+  build_d_backward(ops, B, B, 0);
   RowOp turn{RowOp::kTurn};
   turn.x = d_gradient_[0].from(B);
   turn.y = d_first_.from(B);
   turn.column = spec.d_hidden.front();
-  g_rows.push_back(turn);
+  ops.push_back(turn);
   RowOp head{RowOp::kHeadGradient};
   head.product = {d_first_.from(B), d[0].weight.w, d[0].weight.panel, dx_, d[0].outputs, spec.features};
   head.x = x_.from(B);
   head.activation = spec.head;
-  g_rows.push_back(head);
+  ops.push_back(head);
   for (size_t i = g_hidden_.size(); i > 0; i--) {
     const Layer& layer = g[i];
     const bool last = i == g_hidden_.size();
@@ -250,44 +276,33 @@ void Plan::build_g_step() {
     op.product = {last ? dx_ : g_gradient_[i], last ? layer.weight.w : layer.transposed.p,
                   last ? layer.weight.panel : layer.transposed.panel, g_gradient_[i - 1], layer.outputs, layer.inputs};
     op.x = g_hidden_[i - 1];
-    g_rows.push_back(op);
+    ops.push_back(op);
   }
 }
 
-void Plan::build_weights(WeightPhase& phase, const std::vector<Layer>& layers, const std::vector<Panels>& inputs,
+void Plan::build_weights(std::vector<WeightOp>& ops, const std::vector<Layer>& layers, const std::vector<Panels>& inputs,
                          const std::vector<Panels>& gradients, int rows) {
   const bool paired = &layers == &d;  // real and generated rows; penalty rows have no part in the biases
   const int bias_rows = paired ? padded_batch : rows, pair = paired ? padded_batch : 0;
   for (size_t i = 0; i < layers.size(); i++) {
     const Layer& layer = layers[i];
     if (layer.flat) {
-      phase.ops.push_back({WeightOp::kVector, &layer, {}, inputs[i], d_logits, rows, 0, panels_of(layer.inputs),
-                           4.0 * rows * kPanel});
-      phase.ops.push_back({WeightOp::kScalar, &layer, {}, {}, d_logits, spec.batch, pair, 1, 2.0 * rows});
+      ops.push_back({WeightOp::kVector, &layer, {}, inputs[i], d_logits, rows, 0, panels_of(layer.inputs),
+                     4.0 * rows * kPanel});
+      ops.push_back({WeightOp::kScalar, &layer, {}, {}, d_logits, spec.batch, pair, 1, 2.0 * rows});
       continue;
     }
     const Panels a = layer.by_input ? gradients[i] : inputs[i], b = layer.by_input ? inputs[i] : gradients[i];
     const int along = layer.by_input ? layer.outputs : layer.inputs;
+    const bool first = paired && i == 0;  // reads data
     const int across = layer.by_input ? layer.inputs : layer.outputs;
     // Costs in multiply-adds. The update itself costs about as much as 24 rows do, what is turned on the way a fifth
     // more than what is not (measured at width 128).
-    phase.ops.push_back({WeightOp::kWeight, &layer, a, b, nullptr, rows, 0, panels_of(along),
-                         (a.by_row ? 1.0 : 1.2) * (rows + 24) * kPanel * padded(across)});
-    phase.ops.push_back({WeightOp::kBias, &layer, {}, gradients[i], nullptr, bias_rows, pair,
-                         panels_of(layer.outputs), 4.0 * rows * kPanel});
+    ops.push_back({WeightOp::kWeight, &layer, a, b, nullptr, rows, 0, panels_of(along),
+                   (a.by_row ? 1.0 : 1.2) * (rows + 24) * kPanel * padded(across), first || layer.by_input});
+    ops.push_back({WeightOp::kBias, &layer, {}, gradients[i], nullptr, bias_rows, pair,
+                   panels_of(layer.outputs), 4.0 * rows * kPanel, layer.by_input});
   }
-  double total = 0;
-  for (const WeightOp& op : phase.ops) {
-    phase.first_unit.push_back((int)phase.cost_before.size());
-    for (int unit = 0; unit < op.units; unit++) phase.cost_before.push_back(total += op.unit_cost);
-  }
-  phase.first_unit.push_back((int)phase.cost_before.size());
-  phase.cost_before.insert(phase.cost_before.begin(), 0.0);
-}
-
-int WeightPhase::middle(int begin, int end, double part) const {
-  const auto from = cost_before.begin() + begin, to = cost_before.begin() + end;
-  return (int)(std::lower_bound(from, to, *from + part * (*to - *from)) - cost_before.begin());
 }
 
 }  // namespace fastgan

@@ -177,6 +177,18 @@ static void normal(uint64_t seed, uint32_t stream, RowNumbers numbers, Panels ou
                  out.p + n * out.panel + (long)rows.begin * PW);
 }
 
+static void join(Panels shares, int distance, int count, Panels c, Panels h, Rows rows, int columns, float slope) {
+  for (int n = 0; n < panels(columns); n++)
+    for (long i = (long)rows.begin * PW; i < (long)rows.end * PW; i += VW) {
+      const float* from = shares.p + n * shares.panel + i;
+      V sum = load(from);
+      for (int k = 1; k < count; k++) sum = sum + load(from + (long)k * distance * PW);
+      const V passed = h.p ? leak(sum, load(h.p + n * h.panel + i), slope)
+                           : activate<fastgan::kLeakyRelu, 1>(Pack<1>{sum}, slope).v[0];
+      store(c.p + n * c.panel + i, passed);
+    }
+}
+
 // Columns [c, c + 16) of 16 data rows, scaled, as 16 lines of one column each.
 INLINE void gather_block(const float* const (&rows)[PW], float scale, float shift, float* to) {
   alignas(64) float block[PW * PW];
@@ -191,20 +203,21 @@ INLINE void gather_block(const uint8_t* const (&rows)[PW], float scale, float sh
 }
 
 template <class T>
-static void gather(const T* data, const int64_t* index, Panels x, Rows rows, int F, float scale, float shift) {
+static void gather(const T* data, const int64_t* index, Panels x, Rows rows, int F, int columns, float scale,
+                   float shift) {
   // The rows lie anywhere in memory: ask for all of them before the first is needed.
   for (int r = rows.begin; r < rows.end; r++)
-    for (int c = 0; c < F; c += 64 / (int)sizeof(T)) __builtin_prefetch(data + index[r] * F + c);
+    for (int c = 0; c < columns; c += 64 / (int)sizeof(T)) __builtin_prefetch(data + index[r] * F + c);
   for (int r = rows.begin; r < rows.end; r += PW) {
     const T* from[PW];  // beyond the last row, that row again
     for (int i = 0; i < PW; i++) from[i] = data + index[r + i < rows.end ? r + i : rows.end - 1] * F;
     float* to = x.p + r / PW * x.panel;
     int c = 0;
-    for (; c + PW <= F; c += PW, to += PW * PW) {
+    for (; c + PW <= columns; c += PW, to += PW * PW) {
       gather_block(from, scale, shift, to);
       for (int i = 0; i < PW; i++) from[i] += PW;
     }
-    for (; c < F; c++, to += PW)
+    for (; c < columns; c++, to += PW)
       for (int i = 0; i < PW; i++) to[i] = (float)*from[i]++ * scale + shift;
   }
 }

@@ -259,6 +259,9 @@ int main(int count, char** isas) {
     for (const Case& c : cases()) {
       const std::vector<float> one = train(c, 1);
       check(same(one, train(c, 5)), "threads: the same bits for any number");
+      Case columns = c;
+      columns.spec.cut = kColumns;
+      for (int threads : {1, 2, 3}) check(same(one, train(columns, threads)), "cut by columns: the same bits");
       std::vector<float> left, right;  // two engines at once
       std::thread other([&] { left = train(c, 2); });
       right = train(c, 2);
