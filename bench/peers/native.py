@@ -24,6 +24,7 @@ PARTS = {  # of a profile, by what the engine's operations do
     "head backward": "gradients of inputs",
     "weight gradient + Adam": "weight gradients + Adam",
     "vector gradient + Adam": "biases, last weights",
+    "index": "data rows",
     "gather": "data rows",
     "labels": "data rows",
     "noise": "noise",

@@ -23,8 +23,6 @@ const char* name_of(RowOp::Kind kind) {
     case RowOp::kNoise: return "noise";
     case RowOp::kLabels: return "labels";
     case RowOp::kDense: return "forward";
-    case RowOp::kShare: return "share";
-    case RowOp::kJoin: return "join";
     case RowOp::kMasked: return "backward";
     case RowOp::kTurn: return "transpose";
     case RowOp::kHeadGradient: return "head backward";
@@ -33,6 +31,7 @@ const char* name_of(RowOp::Kind kind) {
     case RowOp::kGLoss: return "loss";
     case RowOp::kLogitGradient: return "logits backward";
     case RowOp::kPenalty: return "penalty";
+    case RowOp::kShare: case RowOp::kJoin: break;  // of an operation that has its name
   }
   return "";
 }
