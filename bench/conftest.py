@@ -36,11 +36,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave the table to this file: pytest-benchmark's has no ratios."""
+    """Leave the table to this file: pytest-benchmark's has no ratios. Look at the options.
+
+    Raises:
+        pytest.UsageError: this machine has not what they want. Raised later, it would be shown with its way.
+    """
     if not config.pluginmanager.hasplugin("benchmark"):
         config.addinivalue_line("markers", "benchmark: of pytest-benchmark, which is not installed")
     elif config.getoption("benchmark_only"):
         config.option.benchmark_quiet = True
+        try:
+            config.stash[_MEASUREMENTS] = Measurements(config)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -49,10 +57,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     stash = metafunc.config.stash
     if _MEASUREMENTS not in stash:
-        try:
-            stash[_MEASUREMENTS] = Measurements(metafunc.config)
-        except UserError as error:
-            raise pytest.UsageError(str(error)) from None
+        stash[_MEASUREMENTS] = Measurements(metafunc.config)
     if stash[_MEASUREMENTS].options.device == "cuda" and hasattr(metafunc.module, "CPU_ONLY"):
         skip = pytest.mark.skip(reason=metafunc.module.CPU_ONLY)
         metafunc.parametrize("feed", [pytest.param(None, id="GPU", marks=skip)], indirect=True)

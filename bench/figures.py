@@ -6,7 +6,9 @@ Colours by Okabe and Ito, and their markers, can be told apart by colour-blind e
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -18,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
+from PIL import Image
 
 Line = dict[str, Any]
 
@@ -35,6 +38,7 @@ _STYLE = {  # title: colour, marker, line
 }
 _LIMIT = ("#000000", "", ":")
 _PROFILE_OFF = 0.1  # of a step's interval, that a profile may take less or more
+_SOFTWARE = f"matplotlib {matplotlib.__version__}"
 _INK, _PALE = "#333333", "#E6E6E6"
 _RC = {
     "font.size": 9.5,
@@ -249,7 +253,24 @@ def draw(lines: list[Line], folder: Any) -> list[str]:
         for name, make in ALL.items():
             figure = make(lines)
             if figure is not None:
-                figure.savefig(folder / name, metadata={"Software": None})
+                figure.savefig(folder / name, metadata={"Software": _SOFTWARE})
                 plt.close(figure)
                 names.append(name)
     return names
+
+
+def parted(lines: list[Line], folder: Path) -> list[str]:
+    """Return the names of pictures in a folder that are not what would be drawn.
+
+    Drawing is exact, pixel by pixel, by one version of matplotlib; of another's, the sizes count.
+    """
+    with tempfile.TemporaryDirectory() as drawn:
+        return [n for n in draw(lines, Path(drawn)) if not _alike(folder / n, Path(drawn, n))]
+
+
+def _alike(old: Path, new: Path) -> bool:
+    if not old.exists():
+        return False
+    with Image.open(old) as a, Image.open(new) as b:
+        exact = a.info.get("Software", _SOFTWARE) == _SOFTWARE
+        return a.size == b.size and (not exact or np.array_equal(np.asarray(a), np.asarray(b)))

@@ -9,14 +9,18 @@ says, whatever else is stored.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import machine, results, section
+from bench import machine, results, section, suites
+from bench.options import Options
 from bench.section import Line
+from bench.stats import Summary, summarize
 from fastgan.cli import run_command
+from fastgan.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -50,12 +54,15 @@ def replaced(text: str, name: str, part: str) -> str:
     """Return a text with what stands between a part's markers replaced.
 
     Raises:
-        ValueError: the markers are not there, in this order, the first of them once.
+        UserError: the markers are not there, in this order, the first of them once.
     """
     begin = BEGIN.format(name)
     head, *rest = text.split(begin)
     if len(rest) != 1 or END not in rest[0]:
-        raise ValueError(f"the lines {begin} and {END} are wanted once each, in this order")
+        got = f"{len(rest)} of the marker {name}" if len(rest) != 1 else f"no end behind the marker {name}"
+        raise UserError(
+            "README.md", got, f"the lines {begin} and {END}, once, in this order", "Restore them."
+        )
     return f"{head}{begin}\n{part}{END}{rest[0].partition(END)[2]}"
 
 
@@ -83,19 +90,64 @@ def _report(argv: Sequence[str] | None) -> int:
         README: readme,
         folder / "README.md": section.tables(lines),
     }
-    if arguments.check:
-        parted = [p for p, text in texts.items() if not p.exists() or p.read_text("utf-8") != text]
-        for path in parted:
-            print(f"bench.report: {path} is not what the results say: python -m bench.report")
-        return 1 if parted else 0
     from bench import figures
 
+    if arguments.check:
+        parted = [p for p, text in texts.items() if not p.exists() or p.read_text("utf-8") != text]
+        parted += [PICTURES / name for name in figures.parted(lines, PICTURES)]
+        for path in parted:
+            print(f"bench.report: {path} is not what the results say: python -m bench.report")
+        for said in (wrong := inconsistent(lines)):
+            print(f"bench.report: {said}")
+        return 1 if parted or wrong else 0
     for name in figures.draw(lines, PICTURES):
         print(PICTURES.relative_to(ROOT) / name)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
     return 0
+
+
+def inconsistent(lines: list[Line]) -> list[str]:
+    """Return what in lines contradicts itself: medians that are not those of the rounds, ratios turned round.
+
+    A ratio that this version has, too, must have its direction.
+    """
+    options = Options(
+        threads=lines[0]["facts"]["threads"], device="cuda" if "gpu" in lines[0]["facts"] else "cpu"
+    )
+    now = {
+        (suite, group.title, row.name): row.more_is_better
+        for suite, some in suites.groups(options).items()
+        for group in some
+        for row in group.rows
+    }
+    out = []
+    for line in lines:
+        where, others = f"{line['suite']}: {line['title']}", line["others"]
+        for c in line["contenders"]:
+            if not _same(c["summary"], summarize(c["seconds"], others)):
+                out.append(f"{where}: {c['title']}: its median and interval are not those of its rounds")
+        for row in line["rows"]:
+            if row["more_is_better"] is not now.get(
+                (line["suite"], line["title"], row["title"]), row["more_is_better"]
+            ):
+                out.append(f"{where}: {row['title']}: more_is_better is {row['more_is_better']}")
+            if row["summary"] and row.get("top") is not None:
+                top, bottom = (line["contenders"][row[k]]["seconds"] for k in ("top", "bottom"))
+                ratio = summarize([a / b for a, b in zip(top, bottom, strict=True)], others)
+                if not _same(row["summary"], ratio, row["summary"]["median"] / ratio.median):
+                    out.append(
+                        f"{where}: {row['title']}: its median and interval are not those of its rounds"
+                    )
+    return out
+
+
+def _same(stored: Line, found: Summary, scale: float = 1.0) -> bool:
+    """Return whether a stored summary is one found again, but for the digits that rounds are stored with."""
+    return all(
+        math.isclose(stored[k], scale * getattr(found, k), rel_tol=1e-3) for k in ("median", "low", "high")
+    )
 
 
 def latest(folder: Path, machine_name: str | None = None) -> tuple[Path, list[Line]]:

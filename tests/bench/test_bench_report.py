@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 from matplotlib import image
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bench import bench_step, figures, machine, report, results, section, suites
 from bench.options import Options
+from fastgan.errors import UserError
 from tests.helpers import benchmarks
 
 SUITES = sorted(Path(bench_step.__file__).parent.glob("bench_*.py"))
@@ -57,6 +60,51 @@ def test_the_command_writes_and_then_finds_all_current(stored, readme, capsys):
     readme.write_text(text.replace("2.00x", "9.00x"))
     assert run(stored, "--check") == 1
     assert {p.name for p in (readme.parent / "docs").iterdir()} == set(figures.ALL)
+
+
+def test_a_picture_of_something_else_is_seen(stored, readme, capsys):
+    assert run(stored) == 0 and run(stored, "--check") == 0
+    path = readme.parent / "docs" / "where.png"
+    figures.draw([line | dict(title="x") for line in benchmarks.lines() if line["profile"]], path.parent)
+    assert run(stored, "--check") == 1 and "where.png is not what the results say" in capsys.readouterr().out
+    with Image.open(path) as picture:  # by another version of matplotlib, of the same size
+        information = PngInfo()
+        information.add_text("Software", "matplotlib 3.8")
+        picture.save(path, pnginfo=information)
+    assert run(stored, "--check") == 0
+    path.unlink()
+    assert run(stored, "--check") == 1
+
+
+def test_rounds_and_directions_that_were_changed_are_seen(stored):
+    lines = benchmarks.lines()
+    assert report.inconsistent(lines) == []
+    lines[0]["contenders"][0]["seconds"][2] *= 2
+    assert "its median and interval are not those of its rounds" in report.inconsistent(lines)[0]
+    rows = [dict(benchmarks.row("a / b", 2.0), top=1, bottom=0)]
+    two = [
+        benchmarks.contender(t, s) | dict(seconds=[s] * 5, summary=benchmarks.summary(s))
+        for t, s in (("b", 1.0), ("a", 2.0))
+    ]
+    for c in two:
+        c["summary"].update(low=c["summary"]["median"], high=c["summary"]["median"])
+    rows[0]["summary"].update(low=2.0, high=2.0)
+    title = bench_step.groups(Options())[0].title
+    line = benchmarks.line("step", "peers", title, contenders=two, rows=rows)
+    assert report.inconsistent([line]) == []
+    rows[0]["summary"]["high"] = 2.5
+    assert "a / b: its median" in report.inconsistent([line])[0]
+    rows[0]["summary"]["high"] = 2.0
+    rows[0].update(title="JAX jit + lax.scan / fastgan", more_is_better=False)
+    assert report.inconsistent([line]) == [
+        f"step: {title}: JAX jit + lax.scan / fastgan: more_is_better is False"
+    ]
+
+
+def test_a_missing_marker_is_one_line(stored, readme, capsys):
+    readme.write_text("nothing")
+    assert run(stored) == 2
+    assert capsys.readouterr().err.count("\n") <= 2
 
 
 def test_pictures_show_something(stored, tmp_path):
@@ -204,7 +252,7 @@ def test_nothing_stored(tmp_path, readme, capsys):
 def test_markers_are_wanted_once_each():
     begin, end = report.BEGIN.format("A"), report.END
     for text in ("no markers", f"{end} {begin}", f"{begin} {begin} {end}"):
-        with pytest.raises(ValueError, match="once each"):
+        with pytest.raises(UserError, match="once, in this order"):
             report.replaced(text, "A", "x")
     two = f"{begin}\n1{end} {report.BEGIN.format('B')}\n2{end}"
     assert report.replaced(two, "A", "x") == two.replace("1", "x")

@@ -70,6 +70,15 @@ def test_bad_options(option, tmp_path):
     assert done.returncode == 4 and option.split("=")[0] in done.stderr
 
 
+@needs_plugin
+@pytest.mark.parametrize("option", ["--threads=999", "--results=/proc/x"])
+def test_what_this_machine_has_not_is_said_shortly(option, tmp_path):
+    done = run(tmp_path, "bench/bench_noise.py", "--benchmark-only", option)
+    said = done.stdout + done.stderr
+    assert done.returncode == 4 and f"{option.split('=')[0]}: got" in said and "conftest" not in said
+    assert len(said.splitlines()) < 12
+
+
 SUITES = [path.stem for path in sorted((ROOT / "bench").glob("bench_*.py"))]
 
 
@@ -114,6 +123,55 @@ def test_suites_without_a_gpu_form_are_skipped_with_their_reason(tmp_path):
     done = run(tmp_path, "bench/bench_serve.py", "bench/bench_noise.py", *arguments, path=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "readers run on the CPU" in done.stdout and "inside the step's kernels" in done.stdout
+
+
+DIRECTIONS = {  # what a ratio that has a bound or says what is better is of, and whether more of it is better
+    ("data", "size"): ("fastgan, 1000 rows, uint8", "fastgan, 10000 rows, uint8", False),
+    ("generate", "uint8 rows / plain SGEMM"): ("plain SGEMM of the generator", "fastgan, uint8 rows", True),
+    ("generate", "float32 rows / plain SGEMM"): (
+        "plain SGEMM of the generator",
+        "fastgan, float32 rows",
+        True,
+    ),
+    ("serve", "one core / in process"): ("in this process", "Flight on loopback, one core", True),
+    ("serve", "a core each / in process"): ("in this process", "Flight on loopback, a core each", True),
+    ("startup", "fastgan.engines.cpu"): ("import fastgan.engines.cpu", "import torch", False),
+    ("step", "default recipe / article recipe"): ("default", "article", False),
+    ("step", "plain SGEMM of its shapes / whole step"): ("plain SGEMM of its shapes", "fastgan", True),
+    ("step", "the step's products' share of the multiply-add peak"): (
+        "multiply-adds in registers",
+        "products of the step, with their epilogues",
+        True,
+    ),
+    ("step", "whole step's share of the tile peak"): ("float32 products on tiles", "fastgan", True),
+    ("step", "GFLOP/s of odd shapes / round ones"): (
+        "96 wide, batch 96, 48 features",
+        "100 wide, batch 100, 50 features",
+        True,
+    ),
+    ("step", "fastgan: 1 thread / 2"): ("fastgan, 1", "fastgan, 2", True),
+    ("step", "a call per step / one long call"): ("fastgan, a call per step", "fastgan", False),
+    ("step", "load + 100 steps + export / the steps alone"): (
+        "fastgan, load + 100 steps + export",
+        "fastgan",
+        False,
+    ),
+    ("virtual", "DuckDB"): ("DuckDB", "batches alone", False),
+    ("virtual", "polars"): ("polars, streaming", "batches alone", False),
+}
+
+
+@pytest.mark.parametrize("key", DIRECTIONS, ids=str)
+def test_a_ratio_is_of_what_its_title_says(key, monkeypatch):
+    from bench import machine
+
+    monkeypatch.setattr(machine, "cores", lambda: [0, 1])
+    suite, title = key
+    groups = importlib.import_module(f"bench.bench_{suite}").groups(Options())
+    rows = [r for g in groups for r in g.rows if title in r.name or (title == g.name and r is g.rows[0])]
+    assert rows
+    for row in rows:
+        assert (row.top.title, row.bottom.title, row.more_is_better) == DIRECTIONS[key]
 
 
 def test_a_row_that_says_nothing_else_is_of_others_over_ours():
