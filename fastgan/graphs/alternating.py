@@ -68,8 +68,9 @@ def capture_alternating(
         d_optimizer: the discriminator's. On CUDA it must count steps there: ``Adam(..., capturable=True)``;
             for parameters on the CPU, where PyTorch refuses that, ``capturable`` is turned off, and what a
             loaded state of another kind of run says of it is set right. A learning rate that changes must be
-            a tensor on the device, one for each optimizer, which schedulers then fill; nothing else may, so
-            ``OneCycleLR`` and ``CyclicLR`` need ``cycle_momentum=False``.
+            a tensor on the device, one for each optimizer, which schedulers then fill (``SGD`` needs
+            ``fused=True`` for it; ``Muon`` takes none, so call ``recapture()`` after a change); nothing else
+            may, so ``OneCycleLR`` and ``CyclicLR`` need ``cycle_momentum=False``.
         g_optimizer: the generator's, likewise.
         n_critic: discriminator steps per generator step; ``step`` takes as many batches, or one for all.
         scaler: for float16 losses. Its scale is updated after each optimizer's step. On CUDA, optimizers need

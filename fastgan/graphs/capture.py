@@ -15,10 +15,22 @@ from torch.utils._pytree import TreeSpec
 from fastgan.errors import UserError
 from fastgan.graphs import optimizers
 from fastgan.graphs.audit import Audit, host_randomness, user_line
-from fastgan.graphs.recording import Recording, record
+from fastgan.graphs.recording import Recording, overrides_stale_streams, record
 
 Iteration = Callable[[list[Tensor], TreeSpec], tuple[Tensor, list[str]]]
 """From the tensors of the batches and their structure to the metrics, one vector, and their names."""
+
+
+_AFTER_A_FAILURE = (
+    "Pass capture=False to run them eagerly, in a new process: CUDA may be unusable in this one."
+)
+_HOW_TO_DEBUG = "CUDA kernel errors might be asynchronously"  # begins what every error of CUDA ends with
+_OTHER_STREAM = ("legacy stream", "another stream")
+_STALE = (
+    "That stream may be in an autograd graph of these parameters from outside of captures. Delete losses",
+    "that you kept; replace nn.utils.spectral_norm by nn.utils.parametrizations.spectral_norm; or install",
+    "a PyTorch that has torch.autograd.graph.set_override_stale_capture_stream, which is then used.",
+)
 
 
 @dataclass
@@ -31,6 +43,7 @@ class _Shape:
     names: list[str] = field(default_factory=list)
     options: list[list[dict[str, object]]] = field(default_factory=list)
     held: list[tuple[list[int], list[bool]]] = field(default_factory=list)
+    groups: list[list[dict]] = field(default_factory=list)
 
 
 class Captures:
@@ -92,9 +105,8 @@ class Captures:
         with torch.no_grad():
             for static, leaf in zip(shape.inputs, leaves, strict=True):
                 static.copy_(leaf, non_blocking=True)
-        if shape.recording is not None and shape.held != self._held():
-            # As after load_state_dict(), or when parameters were frozen. State that is gone is made again,
-            # which a capture must not hold.
+        if shape.recording is not None and self._was_replaced(shape):
+            # State that is gone is made again, which a capture must not hold.
             shape.recording, shape.calls = None, 0
         if shape.recording is None:
             self._require_capturable()
@@ -136,14 +148,14 @@ class Captures:
                 lambda: self._iterate(shape.inputs, spec), self._device, self._stream, self._generators
             )
         except RuntimeError as error:
-            raise _cannot_capture(_failure(error)) from error
+            raise _cannot_capture(_failure(error), _AFTER_A_FAILURE) from error
         self._require_same_randomness(randomness)
         for (name, optimizer), kept, lay in zip(self._named.items(), numbers, addresses, strict=True):
             optimizers.require_same_numbers(optimizer, name, kept)
             if optimizers.addresses(optimizer) != lay:
                 raise _cannot_capture(f"state that {name} makes anew in its step, as each replay would")
         shape.options = [optimizers.options(o) for o in self._named.values()]
-        shape.held = self._held()
+        shape.held, shape.groups = self._held(), [o.param_groups for o in self._named.values()]
         shape.recording, shape.names = recording, recording.result[1]
 
     def _require_same_randomness(self, before: dict[str, object]) -> None:
@@ -163,28 +175,36 @@ class Captures:
         """Return what no replay sees change. Steps may freeze by themselves: as their Python leaves it."""
         return [(optimizers.addresses(o), optimizers.trained(o)) for o in self._named.values()]
 
+    def _was_replaced(self, shape: _Shape) -> bool:
+        """Whether parameters were moved or frozen, or an optimizer was loaded: that makes its groups anew."""
+        groups = zip(self._named.values(), shape.groups, strict=True)
+        return shape.held != self._held() or any(o.param_groups is not before for o, before in groups)
+
     def _require_same_options(self, shape: _Shape) -> None:
         for (name, optimizer), before in zip(self._named.items(), shape.options, strict=True):
             for key in optimizers.changed(before, optimizers.options(optimizer)):
                 raise UserError(
                     f"{name}: {key}",
                     "a new value, which the captured graph cannot see",
-                    *optimizers.way_on(key, self._device),
+                    *optimizers.way_on(optimizer, key, self._device),
                 )
 
 
-def _cannot_capture(why: str) -> UserError:
+def _cannot_capture(why: str, hint: str = "Pass capture=False to run them eagerly.") -> UserError:
     return UserError(
         "capture_alternating",
         f"steps that a CUDA graph cannot hold:\n  {why}\n",
         "steps whose every operation stays on the device",
-        "Pass capture=False to run them eagerly.",
+        hint,
     )
 
 
 def _failure(error: RuntimeError) -> str:
-    """Return where a capture failed, as far as its traceback tells, and the first line of what CUDA says."""
+    """Return where a capture failed, as far as its traceback tells, and what PyTorch says, cures included."""
     frames = traceback.extract_tb(error.__traceback__)
     line, last = user_line([*traceback.extract_stack(), *frames]), frames[-1]
     inner = f"{last.filename}:{last.lineno}: {last.line}"
-    return f"{line}: {str(error).splitlines()[0]}" + ("" if inner == line else f"\n  in {inner}")
+    said = [text.strip() for text in str(error).partition(_HOW_TO_DEBUG)[0].splitlines() if text.strip()]
+    if any(stream in str(error) for stream in _OTHER_STREAM) and not overrides_stale_streams():
+        said += _STALE
+    return f"{line}: " + "\n  ".join(said if inner == line else [*said, f"in {inner}"])

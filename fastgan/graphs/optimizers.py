@@ -14,6 +14,14 @@ from fastgan.errors import UserError
 # Optimizers of torch.optim without a ``capturable`` switch, whose steps count on the host.
 _NEVER = ("Adafactor", "Adagrad", "SparseAdam")
 
+# Those whose steps bring a learning rate that is a tensor to the host, with these values of an option.
+_ASKING = {
+    "SGD": ("fused", (None, False)),
+    "RMSprop": ("foreach", (False,)),  # on CUDA, None is True
+    "Adadelta": ("foreach", (False,)),
+    "Muon": ("", (None,)),  # always: it has no such option
+}
+
 
 def identities(optimizer: Optimizer) -> list[int]:
     """Return which parameters an optimizer has."""
@@ -46,7 +54,7 @@ def require_capturable(optimizer: Optimizer, name: str, scaled: bool) -> None:
         UserError: with what to pass instead.
     """
     kind = type(optimizer).__name__
-    if type(optimizer).__module__.startswith("torch.optim") and kind in _NEVER:
+    if _is_torchs(optimizer) and kind in _NEVER:
         raise UserError(name, kind, "an optimizer that can be captured", "Use Adam(capturable=True).")
     for group in optimizer.param_groups:
         if not group.get("capturable", True):
@@ -61,6 +69,14 @@ def require_capturable(optimizer: Optimizer, name: str, scaled: bool) -> None:
                 f"{kind} without fused=True, for which the scaler asks the device whether to step",
                 f"{kind}(..., fused=True, capturable=True)" if "capturable" in group else "fused=True",
             )
+        needs = _tensor_rate_needs(optimizer, group)
+        if isinstance(group.get("lr"), Tensor) and needs != "":
+            raise UserError(
+                f"{name}: lr",
+                f"a tensor, whose value {kind} brings to the host at each step",
+                f"{kind}(..., {needs})" if needs else "a number",
+                f"{'With a number, call' if needs else 'Call'} recapture() after a change.",
+            )
         device = group["params"][0].device
         for key, value in group.items():
             if isinstance(value, Tensor) and value.device != device:
@@ -72,19 +88,42 @@ def require_capturable(optimizer: Optimizer, name: str, scaled: bool) -> None:
                 )
 
 
+def _is_torchs(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.startswith("torch.optim")
+
+
+def _tensor_rate_needs(optimizer: Optimizer, group: dict[str, object]) -> str | None:
+    """Return what to pass for a learning rate that is a tensor: nothing, an option, or None if none helps."""
+    option, asking = _ASKING.get(type(optimizer).__name__, ("", ()))
+    if not _is_torchs(optimizer) or group.get(option) not in asking:
+        return ""
+    return f"{option}=True" if option else None
+
+
+def _states(optimizer: Optimizer) -> Iterator[tuple[torch.device, dict[object, object]]]:
+    """Yield state by name, and where it belongs. Optimizers of one's own may keep some of no parameter."""
+    device = optimizer.param_groups[0]["params"][0].device
+    for owner, state in optimizer.state.items():
+        own = owner.device if isinstance(owner, Tensor) else device
+        yield (
+            own,
+            state if isinstance(state, dict) else {"value" if isinstance(owner, Tensor) else owner: state},
+        )
+
+
 def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
     """Refuse state on another device, such as steps that an optimizer of one's own counts on the CPU.
 
     Raises:
         UserError: naming the state.
     """
-    for p, state in optimizer.state.items():
+    for device, state in _states(optimizer):
         for key, value in state.items():
-            if isinstance(value, Tensor) and value.device != p.device:
+            if isinstance(value, Tensor) and value.device != device:
                 raise UserError(
                     f"{name}: state '{key}'",
                     f"a tensor on {value.device}",
-                    f"one on {p.device}, as the parameters",
+                    f"one on {device}, as the parameters",
                     "Make it on the parameters' device.",
                 )
 
@@ -92,7 +131,7 @@ def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
 def numbers(optimizer: Optimizer) -> dict[str, object]:
     """Return the numbers that an optimizer keeps in Python, by name: its own, its groups', its state's."""
     places = [("attribute", vars(optimizer)), *(("group's", group) for group in optimizer.param_groups)]
-    places += [("state", state) for state in optimizer.state.values()]
+    places += [("state", state) for _, state in _states(optimizer)]
     return {
         f"{place} {key!r}" + (f" ({i})" if i else ""): value
         for i, (place, values) in enumerate(places)
@@ -144,10 +183,16 @@ def options(optimizer: Optimizer) -> list[dict[str, object]]:
     ]
 
 
-def way_on(key: str, device: torch.device) -> tuple[str, str]:
+def way_on(optimizer: Optimizer, key: str, device: torch.device) -> tuple[str, str]:
     """Return what is wanted of an option that changed after a capture, and how to get there."""
     if key == "lr":
-        hint = f"Construct the optimizer with lr=torch.tensor(..., device='{device}'): schedulers fill that."
+        needs = {_tensor_rate_needs(optimizer, group) for group in optimizer.param_groups}
+        if None in needs:
+            return "the value at capture", "Call recapture() after a change."
+        made = ", ".join([f"lr=torch.tensor(..., device='{device}')", *sorted(needs - {""})])
+        hint = (
+            f"Construct the optimizer with {made}: schedulers fill that. Or call recapture() after a change."
+        )
         return "the value at capture, or a tensor on the device that is changed in place", hint
     if key in ("betas", "momentum"):
         hint = "Schedulers that change it (OneCycleLR, CyclicLR) do not with cycle_momentum=False."
@@ -163,13 +208,9 @@ def changed(before: list[dict[str, object]], now: list[dict[str, object]]) -> It
 
 def addresses(optimizer: Optimizer) -> list[int]:
     """Return where parameters and state lie: a graph reads and writes there, whatever becomes of them."""
-    return [
-        tensor.data_ptr()
-        for group in optimizer.param_groups
-        for p in group["params"]
-        for tensor in (p, *optimizer.state.get(p, {}).values())
-        if isinstance(tensor, Tensor)
-    ]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = [value for _, state in _states(optimizer) for value in state.values()]
+    return [tensor.data_ptr() for tensor in (*parameters, *state) if isinstance(tensor, Tensor)]
 
 
 def trained(optimizer: Optimizer) -> list[bool]:
@@ -198,6 +239,7 @@ def allow_capture(optimizer: Optimizer) -> None:
                 group[key] = value.to(device)
         if made.get("capturable"):
             group["capturable"] = True
-            for state in (optimizer.state.get(p, {}) for p in group["params"]):
-                if isinstance(state.get("step"), Tensor):
-                    state["step"] = state["step"].to(device)
+    if made.get("capturable"):
+        for device, state in _states(optimizer):
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].to(device)

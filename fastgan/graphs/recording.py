@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,10 @@ def record(
     first: list[Exception] = []
     try:
         # thread_local, since a data loader's thread that pins memory would break a "global" capture
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with (
+            _on_one_stream(),
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             try:
                 result = function()
             except Exception as error:
@@ -62,3 +66,27 @@ def record(
     except Exception as error:
         raise (first or [error])[0] from None
     return Recording(graph, result, max(0, free - torch.cuda.mem_get_info(device)[0]))
+
+
+def overrides_stale_streams() -> bool:
+    """Whether this PyTorch can keep a backward pass on the capture's stream, whatever its nodes say."""
+    return hasattr(torch.autograd.graph, "set_override_stale_capture_stream")
+
+
+@contextlib.contextmanager
+def _on_one_stream() -> Iterator[None]:
+    """Keep backward passes in it on the stream that is captured.
+
+    A parameter's autograd node remembers the stream on which it was made, and lives as long as a graph with
+    it: a loss that a notebook keeps, the weight that ``torch.nn.utils.spectral_norm`` leaves in its layer.
+    Made in a pass outside of captures, it would draw the default stream in, which breaks the capture.
+    """
+    if not overrides_stale_streams():
+        yield
+        return
+    before = torch._C._override_stale_capture_stream()  # of the whole process, with no public way to ask
+    torch.autograd.graph.set_override_stale_capture_stream(True)
+    try:
+        yield
+    finally:
+        torch.autograd.graph.set_override_stale_capture_stream(before)

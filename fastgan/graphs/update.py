@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fastgan.errors import UserError
+from fastgan.graphs import optimizers
 
 LossFunction = Callable[[Any], "Tensor | dict[str, Tensor]"]
 
@@ -35,6 +36,7 @@ class Update:
     ) -> None:
         self._name, self._loss, self._optimizer = name, loss, optimizer
         self._scaler, self._clip_norm = scaler, clip_norm
+        self._device = optimizers.device_of(optimizer, f"{name}_optimizer")
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
@@ -68,13 +70,20 @@ class Update:
         loss = metrics["loss"]
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise UserError(step, _described(loss), "a scalar loss that depends on the parameters")
+        for key, value in metrics.items():
+            if value.is_complex():
+                raise UserError(
+                    f"{step}: {key}", f"a number of {value.dtype}", "a real one, such as its abs()"
+                )
+            if value.device != self._device:
+                raise UserError(f"{step}: {key}", f"a scalar on {value.device}", f"one on {self._device}")
         return metrics
 
     def _set_gradients(self, loss: Tensor) -> None:
         """Set every ``p.grad``, None where nothing is to be trained: an old one must not train a frozen part.
 
-        Not ``backward()``: its nodes for parameters keep the stream of whoever used the parameter first,
-        which a capture on another stream must not touch.
+        Not ``backward()``, which would take gradients of the other network's parameters, too, and add to what
+        is there.
         """
         trained = [p for p in self._parameters if p.requires_grad]
         try:

@@ -100,6 +100,17 @@ def test_optimizers_without_parameters_to_train():
             lambda rows: {"loss": rows.sum(), "penalty": rows},
             r"d_step: penalty: got a tensor of shape \(6, 5\)",
         ),
+        (
+            lambda rows: torch.complex(rows, rows.clone().requires_grad_()).sum(),
+            r"d_step: loss: got a number of torch.complex64; wanted a real one",
+        ),
+        (
+            lambda rows: {
+                "loss": rows.clone().requires_grad_().sum(),
+                "hits": torch.empty((), device="meta"),
+            },
+            "d_step: hits: got a scalar on meta; wanted one on cpu",
+        ),
         (lambda rows: rows.sum(), "without a gradient"),
         (lambda rows: rows, r"a tensor of shape \(6, 5\)"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from helpers.graph_stand_in import StandIn
 from wgan import Wgan, batches, captures, run
 
 from fastgan.errors import UserError
-from fastgan.graphs import optimizers
+from fastgan.graphs import Audit, optimizers
 
 
 def test_a_changed_learning_rate_is_refused_and_a_tensor_is_not(gan, stand_in):
@@ -34,6 +35,67 @@ def test_a_tensor_rate_that_is_replaced_is_refused(gan, stand_in, new):
     gan.g_optimizer.param_groups[0]["lr"] = new()
     with pytest.raises(UserError, match="g_optimizer: lr: got a new value"):
         run(found, rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(), r"lr=torch.tensor\(..., device='cpu'\), fused=True: "),
+        (dict(fused=True), r"device='cpu'\): "),
+    ],
+)
+def test_a_rate_of_sgd_that_changes_is_told_what_works(gan, stand_in, options, message):
+    for name in ("d", "g"):
+        made = torch.optim.SGD(getattr(gan, name).parameters(), lr=0.1, **options)
+        setattr(gan, f"{name}_optimizer", made)
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(3):
+        run(found, rows)
+    gan.d_optimizer.param_groups[0]["lr"] = 0.05
+    with pytest.raises(UserError, match=f"d_optimizer: lr: got a new value.*{message}"):
+        run(found, rows)
+    found.forget()
+    for _ in range(3):
+        run(found, rows)
+    assert [graph.replays for graph in stand_in.graphs] == [1, 1]
+
+
+ASKING = [
+    ("SGD", {}),
+    ("SGD", dict(momentum=0.9, foreach=True)),
+    ("RMSprop", dict(foreach=False)),
+    ("Adadelta", dict(foreach=False)),
+    ("Muon", {}),
+]
+ANSWERED = [("SGD", dict(fused=True)), ("RMSprop", {}), ("Adadelta", {}), ("Adam", {}), ("NAdam", {})]
+
+
+@pytest.mark.parametrize(("name", "options"), ASKING + ANSWERED)
+def test_which_optimizers_ask_for_a_rate_that_is_a_tensor(name, options, monkeypatch):
+    """What is refused is what PyTorch does, with foreach as on CUDA."""
+    if not hasattr(torch.optim, name):
+        pytest.skip(f"this PyTorch has no {name}")
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = getattr(torch.optim, name)([weight], **options)
+    (group,) = optimizer.param_groups
+    if "capturable" in group:  # which PyTorch would refuse to run here
+        module = sys.modules[type(optimizer).__module__]
+        monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda *_, **__: ["cpu"])
+        group["capturable"] = True
+        if group["foreach"] is None:
+            group["foreach"] = True
+    group["lr"] = torch.tensor(0.1)
+    weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    with Audit() as audit:
+        optimizer.step()
+    asks = any("_local_scalar_dense" in problem for problem in audit.problems)
+    assert asks == ((name, options) in ASKING)
+    if asks:
+        with pytest.raises(UserError, match=r"d_optimizer: lr: got a tensor, .*recapture\(\) after a change"):
+            optimizers.require_capturable(optimizer, "d_optimizer", False)
+    else:
+        optimizers.require_capturable(optimizer, "d_optimizer", False)
 
 
 def one_cycle(gan, **options):
@@ -116,6 +178,22 @@ def test_after_memory_was_replaced_calls_are_warm_up_and_then_captured_again(gan
     for _ in range(2):
         run(found, rows)
     assert len(stand_in.graphs) == 2
+
+
+def test_loading_an_optimizer_without_state_is_loading_all_the_same(gan, stand_in):
+    """SGD without momentum keeps nothing; the rate that was loaded is another tensor, and no mistake."""
+    for name in ("d", "g"):
+        made = torch.optim.SGD(getattr(gan, name).parameters(), lr=torch.tensor(0.1), fused=True)
+        setattr(gan, f"{name}_optimizer", made)
+    found, (rows,) = captures(gan, stand_in), batches(1)
+    for _ in range(4):
+        run(found, rows)
+    loaded = copy.deepcopy(gan.d_optimizer.state_dict())
+    loaded["param_groups"][0]["lr"].fill_(0.01)
+    gan.d_optimizer.load_state_dict(loaded)
+    for _ in range(4):
+        run(found, rows)
+    assert [graph.replays for graph in stand_in.graphs] == [2, 2]
 
 
 def test_parameters_that_steps_freeze_by_themselves_are_no_change(gan, stand_in):
