@@ -20,10 +20,7 @@ from fastgan.graphs.recording import Recording, overrides_stale_streams, record
 Iteration = Callable[[list[Tensor], TreeSpec], tuple[Tensor, list[str]]]
 """From the tensors of the batches and their structure to the metrics, one vector, and their names."""
 
-
-_AFTER_A_FAILURE = (
-    "Pass capture=False to run them eagerly, in a new process: CUDA may be unusable in this one."
-)
+_AFTER_A_FAILURE = "Pass capture=False to run them eagerly, in a new process: CUDA may fail in this one."
 _HOW_TO_DEBUG = "CUDA kernel errors might be asynchronously"  # begins what every error of CUDA ends with
 _OTHER_STREAM = ("legacy stream", "another stream")
 _STALE = (
@@ -35,7 +32,10 @@ _STALE = (
 
 @dataclass
 class _Shape:
-    """Batches of one shape: the tensors that the graph reads, how often they came, and what was captured."""
+    """Batches of one shape: the tensors that the graph reads, how often they came, and what was captured.
+
+    Of the optimizers at capture: their options, what :meth:`Captures._held` says of them, their groups.
+    """
 
     inputs: list[Tensor]
     calls: int = 0

@@ -104,11 +104,8 @@ def _states(optimizer: Optimizer) -> Iterator[tuple[torch.device, dict[object, o
     """Yield state by name, and where it belongs. Optimizers of one's own may keep some of no parameter."""
     device = optimizer.param_groups[0]["params"][0].device
     for owner, state in optimizer.state.items():
-        own = owner.device if isinstance(owner, Tensor) else device
-        yield (
-            own,
-            state if isinstance(state, dict) else {"value" if isinstance(owner, Tensor) else owner: state},
-        )
+        where, name = (owner.device, "value") if isinstance(owner, Tensor) else (device, owner)
+        yield where, state if isinstance(state, dict) else {name: state}
 
 
 def require_state_beside_parameters(optimizer: Optimizer, name: str) -> None:
@@ -191,7 +188,7 @@ def way_on(optimizer: Optimizer, key: str, device: torch.device) -> tuple[str, s
             return "the value at capture", "Call recapture() after a change."
         made = ", ".join([f"lr=torch.tensor(..., device='{device}')", *sorted(needs - {""})])
         hint = (
-            f"Construct the optimizer with {made}: schedulers fill that. Or call recapture() after a change."
+            f"Construct the optimizer with {made}: schedulers fill that. Or, if it is rare, call recapture()."
         )
         return "the value at capture, or a tensor on the device that is changed in place", hint
     if key in ("betas", "momentum"):

@@ -54,10 +54,7 @@ def record(
     first: list[Exception] = []
     try:
         # thread_local, since a data loader's thread that pins memory would break a "global" capture
-        with (
-            _on_one_stream(),
-            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-        ):
+        with _on_one_stream(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             try:
                 result = function()
             except Exception as error:

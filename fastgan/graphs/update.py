@@ -43,7 +43,8 @@ class Update:
         """Take a step and return what the loss function reports, scalars by their prefixed names.
 
         Raises:
-            UserError: a loss that is no scalar or does not depend on the parameters.
+            UserError: a loss that is no real scalar or does not depend on the parameters; a metric that is no
+                real scalar beside them.
         """
         metrics = self._metrics(batch)
         loss = metrics["loss"].reshape(())
@@ -72,9 +73,7 @@ class Update:
             raise UserError(step, _described(loss), "a scalar loss that depends on the parameters")
         for key, value in metrics.items():
             if value.is_complex():
-                raise UserError(
-                    f"{step}: {key}", f"a number of {value.dtype}", "a real one, such as its abs()"
-                )
+                raise UserError(f"{step}: {key}", f"a scalar of {value.dtype}", "a real one, such as abs()")
             if value.device != self._device:
                 raise UserError(f"{step}: {key}", f"a scalar on {value.device}", f"one on {self._device}")
         return metrics

@@ -102,7 +102,7 @@ def test_optimizers_without_parameters_to_train():
         ),
         (
             lambda rows: torch.complex(rows, rows.clone().requires_grad_()).sum(),
-            r"d_step: loss: got a number of torch.complex64; wanted a real one",
+            r"d_step: loss: got a scalar of torch.complex64; wanted a real one",
         ),
         (
             lambda rows: {
