@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import struct
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from bench import peers
 from bench.plan import Problem, Work
 from fastgan import data
 
@@ -34,12 +33,12 @@ class Fastgan:
     """``fastgan.data.load``, which checks what it reads."""
 
     def __init__(self, case: File) -> None:
-        self.case, self.folder = case, tempfile.TemporaryDirectory()
+        self.case, self.folder = case, peers.folder(self)
         self.reset()
         # Half of the pixels are 0, as of handwritten digits, so that gzip has about as much to do.
         random = np.random.default_rng(SEED)
         pixels = random.integers(-255, 256, (case.rows, _SIDE, _SIDE)).clip(0).astype(np.uint8)
-        self.path = Path(self.folder.name, f"images.{case.kind}")
+        self.path = self.folder / f"images.{case.kind}"
         if case.kind == "npy":
             np.save(self.path, pixels)
         else:

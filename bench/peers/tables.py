@@ -5,9 +5,8 @@ from __future__ import annotations
 import atexit
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
+from bench import peers
 from bench.peers.virtual import Columns, Images
 from fastgan import generator_file
 from fastgan.virtual import VirtualTable, connect
@@ -49,8 +48,8 @@ class Flight(Here):
     """
 
     def of(self, case: Images | Columns) -> VirtualTable:
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name, "table.safetensors")
+        self.folder = peers.folder(self)
+        path = self.folder / "table.safetensors"
         generator_file.save(path, self.generator)
         options = ["--port", "0", "--threads", "1", "--log", str(path.with_suffix(".log"))]
         command = [sys.executable, "-m", "fastgan.serve", str(path), *options]

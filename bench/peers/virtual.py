@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import fastgan
+from bench import peers
 from bench.options import count
 from bench.plan import Problem, Work
 from fastgan.data.schema import Schema
@@ -164,18 +164,18 @@ class Png(Loader):
         """Return the images and their labels, with a folder to put them into."""
         from fastgan.sampler import Sampler
 
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = peers.folder(self)
         sampler = Sampler(self.case.generator)
         return sampler.rows(0, self.case.rows), sampler.labels(0, self.case.rows)
 
     def prepare(self) -> None:
         if self.case.cold:
-            for path in Path(self.folder.name).iterdir():
+            for path in self.folder.iterdir():
                 forget(path)
 
     def path(self, i: int) -> Path:
         """Return the file of image ``i``."""
-        return Path(self.folder.name, f"{i}.png")
+        return self.folder / f"{i}.png"
 
     def __len__(self) -> int:
         return self.case.rows
@@ -196,14 +196,14 @@ class Npy(Png):
 
         rows, labels = self.rows_and_labels()
         self.labels = labels.tolist()
-        np.save(Path(self.folder.name, "rows.npy"), rows)
+        np.save(self.folder / "rows.npy", rows)
         self.prepare()
         return DataLoader(self, **options)
 
     def prepare(self) -> None:
         self.rows = None  # what is mapped is not forgotten
         super().prepare()
-        self.rows = np.load(Path(self.folder.name, "rows.npy"), mmap_mode="r")
+        self.rows = np.load(self.folder / "rows.npy", mmap_mode="r")
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
         import torch

@@ -202,7 +202,6 @@ def test_a_server_that_sends_half_is_seen(monkeypatch):
     finally:
         one.server.kill()
         one.server.communicate()
-        one.folder.cleanup()
 
 
 OPS = [ops.Dense(batch=5, inputs=7, outputs=3), ops.Bce(batch=9)]

@@ -17,4 +17,3 @@ def test_both_read_the_same_rows(kind):
     assert there.run(1) == here.run(1) == here.rows
     there.server.kill()
     there.server.communicate()
-    there.folder.cleanup()

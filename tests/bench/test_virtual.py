@@ -23,8 +23,6 @@ def test_loaders_read_the_same_images(shuffle):
         wanted = wanted or (images, labels)
         assert torch.equal(images, wanted[0]) and torch.equal(labels, wanted[1])
         assert peer.run(200) == 300 and peer.taken > 0
-        if isinstance(peer, virtual.Png):
-            peer.folder.cleanup()
 
 
 @pytest.mark.parametrize("kind", [virtual.Stream, virtual.DuckDb, virtual.Polars])
@@ -41,7 +39,6 @@ def test_cold_files_are_read_from_the_disk():
         assert peer.run(20) == 20
         if read_bytes() == before:
             pytest.skip("the temporary folder is on no disk that is counted")
-        peer.folder.cleanup()
 
 
 def read_bytes() -> int:
