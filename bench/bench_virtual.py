@@ -38,7 +38,7 @@ def _images(how: str, case: Images, also: bool = False, rounds: int | None = Non
         Contender("one .npy, image by image", "virtual.Npy", case),
         Contender("one .npy, whole batches", "virtual.NpyBatches", case),
     )
-    rows = [Row(files, ours, low=1.0), Row(mapped, ours), Row(mapped, any_order, low=1.0)]
+    rows = [Row(files, ours, low=1.0), Row(mapped, ours, low=1.0), Row(mapped, any_order, low=1.0)]
     if also:
         rows += [Row(mapped, whole, low=1.0), Row(batches, whole)]
     title = f"labelled images by a DataLoader, {how}, no workers, one thread"

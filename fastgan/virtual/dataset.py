@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from fastgan.sampler import Sampler, whole
 from fastgan.trained import TrainedGenerator
@@ -61,17 +62,54 @@ class _Rows:
             rows = self.sampler.take(numbers, labels)
         return torch.from_numpy(rows), None if labels is None else torch.from_numpy(labels)
 
-    def items(self, index: range | np.ndarray) -> list[Item]:
+    def items(self, index: range | np.ndarray) -> Sequence[Item]:
         """Return single rows, transformed, with their labels if there are some."""
         rows, labels = self.batch(index)
-        values: Sequence[Any] = rows if self.transform is None else [self.transform(row) for row in rows]
-        return list(values) if labels is None else list(zip(values, labels.tolist(), strict=True))
+        if labels is None:
+            return list(rows) if self.transform is None else [self.transform(row) for row in rows]
+        if self.transform is None:
+            return _Pairs(rows, labels)
+        return list(zip(map(self.transform, rows), labels.tolist(), strict=True))
 
     def whole_batch(self, index: range | np.ndarray) -> Item:
         """Return rows ``[B, *shape]``, transformed at once, with labels int64 ``[B]`` if there are some."""
         rows, labels = self.batch(index)
         rows = rows if self.transform is None else self.transform(rows)
         return rows if labels is None else (rows, labels)
+
+
+class _Pair(tuple):
+    """A row and its label."""
+
+    __slots__ = ()
+
+
+class _Pairs(Sequence):
+    """Pairs of rows and labels, made when somebody asks: a ``DataLoader`` takes the whole batch as it is."""
+
+    def __init__(self, rows: Tensor, labels: Tensor) -> None:
+        self.rows, self.labels = rows, labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return _Pairs(self.rows[index], self.labels[index])
+        return _Pair((self.rows[index], self.labels[index].item()))
+
+    def __iter__(self) -> Iterator[_Pair]:
+        return map(_Pair, zip(self.rows, self.labels.tolist(), strict=True))
+
+
+def _collate(batch: Sequence[_Pair], *, collate_fn_map: dict) -> list[Tensor]:
+    """Return what ``torch.utils.data.default_collate`` makes of pairs: for this type it asks here."""
+    if isinstance(batch, _Pairs):
+        return [batch.rows, batch.labels]
+    return collate([tuple(pair) for pair in batch], collate_fn_map=collate_fn_map)
+
+
+default_collate_fn_map[_Pair] = _collate
 
 
 class VirtualDataset(_Rows, Dataset):
@@ -150,7 +188,7 @@ class VirtualDataset(_Rows, Dataset):
         value = row if self.transform is None else self.transform(row)
         return value if labels is None else (value, labels[at])
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Item]:
         """Return some items, computed together."""
         return self.items(self._numbers(indices))
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 from helpers.generators import generator_of, spec_of
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    Subset,
+    default_collate,
+)
 
 from fastgan.errors import UserError
 from fastgan.sampler import Sampler
@@ -34,6 +42,24 @@ def test_batches_of_any_order_are_single_items(labelled):
     for index in ([], [5], [3, 4, 5], [299, 0, 7, 7], list(range(300)), [-1, 1]):
         for (row, label), i in zip(dataset.__getitems__(index), index, strict=True):
             assert torch.equal(row, dataset[i][0]) and label == dataset[i][1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loaders_batch_is_what_it_makes_of_pairs(labelled, workers):
+    """Though nothing is taken apart for it; other collations and datasets around see pairs."""
+    dataset = VirtualDataset(labelled, 300)
+    pairs = [dataset[i] for i in range(8)]
+    assert type(dataset.__getitems__(range(8))) is not list
+    for around in (dataset, Subset(dataset, range(8)), ConcatDataset([dataset, dataset])):
+        batch = next(iter(DataLoader(around, 8, num_workers=workers)))
+        rows, labels = default_collate([(row, label) for row, label in pairs])
+        assert type(batch) is list and torch.equal(batch[0], rows) and torch.equal(batch[1], labels)
+        assert batch[0].dtype == rows.dtype and batch[1].dtype == labels.dtype == torch.int64
+    for collate in (list, lambda batch: [batch[i] for i in range(8)], lambda batch: [*batch[:5], *batch[5:]]):
+        batch = next(iter(DataLoader(dataset, 8, collate_fn=collate)))
+        for (row, label), (wanted, its) in zip(batch, pairs, strict=True):
+            assert torch.equal(row, wanted) and label == its and type(label) is int
+    assert torch.equal(default_collate(list(dataset.__getitems__(range(8))))[0], rows)
 
 
 @pytest.mark.parametrize("length", [5, 300, 2**62])
