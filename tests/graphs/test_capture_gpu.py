@@ -7,6 +7,8 @@ import torch
 from helpers.compare import assert_identical
 from wgan import Wgan, batches
 
+from fastgan.graphs.recording import overrides_stale_streams
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: replays a CUDA graph"),
@@ -39,3 +41,14 @@ def test_replays_equal_the_textbooks_loop(n_critic, scaled, penalty):
     assert_identical(
         {k: v.cpu() for k, v in ours.tensors().items()}, {k: v.cpu() for k, v in theirs.tensors().items()}
     )
+
+
+@pytest.mark.skipif(not overrides_stale_streams(), reason="this PyTorch cannot keep backward passes there")
+def test_losses_that_were_kept_do_not_break_the_capture():
+    """Their autograd nodes of the parameters remember the default stream."""
+    gan = Wgan("cuda", capturable=True, fused=True)
+    data = [rows.cuda() for rows in batches(6)]
+    kept = [gan.d_step(data[0])["loss"], gan.g_step(data[0])]
+    step = gan.captured()
+    losses = [step.step(rows) for rows in data][-1]
+    assert all(loss.isfinite() for loss in (*kept, *losses.values())) and step.memory > 0
