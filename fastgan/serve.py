@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,9 +93,9 @@ def _serve(argv: Sequence[str] | None) -> int:
             raise UserError(argument, f"a second table {name}", "one of each name", "Write NAME=FILE.")
         tables[name] = Served.of(generator_file.load(file), rows)
     _share_memory()
-    stop = threading.Event()
+    signals: list[int] = []
     for number_of in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number_of, lambda *_: stop.set())
+        signal.signal(number_of, lambda number, _: signals.append(number))
     _check_free(host, port)
     log = Log(_log(arguments.get("log")))
     shown = f"[{host}]" if ":" in host else host
@@ -112,10 +112,11 @@ def _serve(argv: Sequence[str] | None) -> int:
     )
     guard = "with a token" if tokens else "without tokens"
     _say(f"{scheme}://{shown}:{server.port} serves {', '.join(tables)}, {guard}")
-    # A signal that another thread takes does not end this thread's wait, and Python runs handlers in this one
-    # alone: without a limit to the wait, such a signal is never heard.
-    while not stop.wait(0.2):
-        pass
+    # A handler runs between any two bytecodes of this thread, perhaps while it holds a lock: it must take
+    # none, as threading.Event would. A signal that another thread takes does not end this one's sleep, and
+    # Python runs handlers in this one alone: without a limit to the sleep, such a signal is never heard.
+    while not signals:
+        time.sleep(0.2)
     _say(f"stopping: {server.traffic.streams} live streams have {grace} s")
     if not server.close(grace):
         # A stream that nobody reads holds its thread in gRPC, which only the end of the process ends: its

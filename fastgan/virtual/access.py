@@ -113,7 +113,8 @@ class Traffic:
 
     def __post_init__(self) -> None:
         self._clients: dict[str, _Client] = {}
-        self._lock = threading.Lock()
+        # A stream leaves when it is freed, which the collector of cycles may do in a thread that holds this.
+        self._lock = threading.RLock()
 
     @property
     def streams(self) -> int:
@@ -182,7 +183,8 @@ class Log:
     """
 
     def __init__(self, stream: BinaryIO | None) -> None:
-        self._stream, self._lock, self.lost = stream, threading.Lock(), 0
+        self._stream, self.lost = stream, 0
+        self._lock = threading.RLock()  # as in Traffic: a stream that is freed writes its line
 
     def write(self, **values: Any) -> None:
         """Write a line."""

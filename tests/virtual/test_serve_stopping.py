@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -90,3 +92,41 @@ def test_a_server_without_output_stops_with_its_code(numbers, tmp_path):
         server.child.stdout.close()
         code, _, err = server.stop()
         assert (code, err) == (0, "")
+
+
+_AT_EVERY_LINE = """
+import os, signal, sys
+from unittest import mock
+from fastgan import serve
+from fastgan.virtual import server
+
+def trace(frame, event, _):
+    global left
+    left -= event == "line"
+    if event == "line" and left == 0:
+        signal.raise_signal(signal.SIGTERM)
+    return trace
+
+def say(line):  # the first one: from here on the server waits
+    serve._say = lambda line: None
+    sys._getframe(1).f_trace = trace
+    sys.settrace(trace)
+
+serve._say, children = say, []
+server.Server = mock.Mock(return_value=mock.Mock(port=1))
+for left in range(1, 13):
+    child = os.fork()
+    if not child:
+        signal.alarm(10)  # ends one that hangs
+        os._exit(serve.main(["--port", "0", sys.argv[1]]))
+    children.append(child)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+
+
+def test_a_signal_at_any_line_of_the_wait_stops_a_server(numbers):
+    """Whatever lock that line holds, the handler takes none: each of 12 lines is tried in a process."""
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_EVERY_LINE, str(numbers)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == (f"{[0] * 12}\n", "")

@@ -86,6 +86,29 @@ def test_a_client_that_leaves(begun, traffic, disk):
     assert (logged(disk)["sent"], logged(disk)["outcome"]) == (0, "left")
 
 
+def test_a_stream_that_is_freed_while_its_thread_holds_the_locks_ends(traffic, disk):
+    """The collector of cycles runs where memory is asked for: here as another enters, or logs."""
+
+    class Collecting:
+        total = rate = 64
+        streams = property(lambda self: rows.pop() and 16)
+
+    class Disk:
+        def write(self, line):
+            return rows.pop() and self.write(line) if rows else disk.write(line)
+
+    traffic.enter("me")
+    log = Log(Disk())
+    rows = [stream(traffic, log, iter(Counted(10)), {"client": "me"}, lambda: False) for _ in range(2)]
+    assert [next(row) for row in rows] == [None, None]
+    traffic.limits = Collecting()
+    work = threading.Thread(target=lambda: (traffic.enter("you"), log.write(client="you")), daemon=True)
+    work.start()
+    work.join(5)
+    assert not work.is_alive() and traffic.streams == 1
+    assert [json.loads(line)["client"] for line in disk.getvalue().splitlines()] == ["me", "me", "you"]
+
+
 def test_a_client_that_leaves_while_it_waits_pays_for_what_it_got(begun, traffic, disk):
     traffic.limits = Limits(rate=0.01)
     left = threading.Event()
