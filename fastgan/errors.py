@@ -11,6 +11,13 @@ _MOST_TEXT = 80  # characters of a value in a message, and of a name that may be
 _MOST_KNOWN = 1000
 
 
+class _Brief(Repr):
+    def repr_int(self, number: int, level: int) -> str:
+        """Return its digits, which Python refuses to make of one that has more than 4,300."""
+        bits = number.bit_length()
+        return f"a number of {bits:,} bits" if bits > 2**12 else super().repr_int(number, level)
+
+
 class UserError(ValueError):
     """Bad input, told in one line. Commands print it and exit with code 2.
 
@@ -34,7 +41,7 @@ class UserError(ValueError):
 
 def brief(value: object) -> str:
     """Return ``repr(value)`` with little of what is long: text and names may come from anyone."""
-    short = Repr()
+    short = _Brief()
     short.maxstring = short.maxother = _MOST_TEXT
     return short.repr(value)
 

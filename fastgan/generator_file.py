@@ -51,8 +51,10 @@ def save(path: Path, generator: TrainedGenerator) -> None:
     """
     content = _encode(generator)
     _check_bounds(generator.spec, str(path))
-    if int.from_bytes(content[:8], "little") > MOST_HEADER:
+    length = int.from_bytes(content[:8], "little")
+    if length > MOST_HEADER:
         raise UserError(str(path), "classes, options and reports too long", f"{MOST_HEADER:,} bytes of JSON")
+    _metadata(content[8 : 8 + length], str(path))
     files.write_atomic(path, content)
 
 

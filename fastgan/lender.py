@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 class Lender:
     """Lends things of several kinds, and has never more than ``kept`` of them in memory.
 
-    May be used by several threads, pickled, and used on both sides of a fork: each process has its own.
+    May be used by several threads, pickled, and used on both sides of a fork: each process has its own. What
+    the parent has is never freed in the child, where what CUDA gave cannot be.
 
     Args:
         make: returns a new thing of a kind.
@@ -23,12 +25,11 @@ class Lender:
     def __init__(self, make: Callable[[Any], Any], kept: int, at_once: int) -> None:
         self._make, self._kept, self._at_once = make, kept, at_once
         self._own = _Own(at_once)
+        _LENDERS.add(self)
 
     @contextmanager
     def lend(self, kind: Hashable) -> Iterator[Any]:
         """Lend a thing of a kind for the block."""
-        if self._own.pid != os.getpid():
-            self._own = _Own(self._at_once)
         own = self._own
         with own.turns:
             with own.lock:
@@ -56,7 +57,7 @@ class _Own:
     """What one process has: threads and locks do not survive a fork."""
 
     def __init__(self, at_once: int) -> None:
-        self.pid, self.lock, self.turns = os.getpid(), threading.Lock(), threading.Semaphore(at_once)
+        self.lock, self.turns = threading.Lock(), threading.Semaphore(at_once)
         self.idle: list[tuple[Hashable, Any]] = []  # the one used last at the end
         self.lent = 0
 
@@ -65,3 +66,16 @@ class _Own:
             if self.idle[i][0] == kind:
                 return self.idle.pop(i)[1]
         return None
+
+
+_LENDERS: weakref.WeakSet[Lender] = weakref.WeakSet()
+_OF_PARENTS: list[_Own] = []
+
+
+def _start_anew() -> None:
+    for lender in _LENDERS:
+        _OF_PARENTS.append(lender._own)
+        lender._own = _Own(lender._at_once)
+
+
+os.register_at_fork(after_in_child=_start_anew)

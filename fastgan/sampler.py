@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastgan import noise
-from fastgan.errors import UserError, nearest
+from fastgan.errors import UserError, brief, nearest
 from fastgan.lender import Lender
 from fastgan.noise import Stream
 from fastgan.sampler_cpu import Native, Reference
@@ -183,9 +183,9 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
     try:
         number = value.__index__()
     except (AttributeError, TypeError):  # an array of several numbers has one that refuses
-        raise UserError(name, repr(value), wanted) from None
+        raise UserError(name, brief(value), wanted) from None
     if isinstance(value, (bool, np.bool_)) or not low <= number <= high:
-        raise UserError(name, repr(value), wanted)
+        raise UserError(name, brief(value), wanted)
     return number
 
 

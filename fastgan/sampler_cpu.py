@@ -35,6 +35,8 @@ class Reference:
 
     The bits of a matrix product's row may depend on how many rows there are and on its place among them. So
     there are always as many, and a row always has the same place, its number modulo that many.
+
+    The caller's default device, default dtype and autocast change nothing.
     """
 
     def __init__(self, generator: TrainedGenerator, _: int, kind: bytes | None) -> None:
@@ -45,7 +47,8 @@ class Reference:
         self.torch, self.spec, self.schema = torch, generator.spec, generator.schema
         self.chosen = slice(None) if kind is None else features_of(kind)
         self.places = _rows_in_flight(self.spec.g_widths)
-        self.model = Generator(self.spec).requires_grad_(False)
+        with torch.device("cpu"):
+            self.model = Generator(self.spec).float().requires_grad_(False)
         self.model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in generator.parameters.items()})
 
     def fill(self, seed: int, index: range | np.ndarray, labels: np.ndarray | None, out: np.ndarray) -> None:
@@ -62,9 +65,9 @@ class Reference:
             z[place[these]] = noise.normal_at(seed, Stream.SAMPLES, index[these], self.spec.latent)
             classes = None
             if labels is not None:
-                classes = self.torch.zeros(self.places, dtype=self.torch.int64)
+                classes = self.torch.zeros(self.places, dtype=self.torch.int64, device="cpu")
                 classes[self.torch.from_numpy(place[these])] = self.torch.from_numpy(labels[these])
-            with self.torch.inference_mode():
+            with self.torch.inference_mode(), self.torch.autocast("cpu", enabled=False):
                 rows = self.model(self.torch.from_numpy(z), classes).numpy()[place[these]]
             stored = self.schema.decode(rows, self.spec.head).reshape(len(these), -1)
             out[these] = stored[:, self.chosen]

@@ -6,6 +6,7 @@ stored bytes are made on the device. :class:`fastgan.sampler.Sampler` lends thes
 
 from __future__ import annotations
 
+import re
 from collections import deque
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fastgan.engines import require_gpu
 from fastgan.engines.cuda_streams import copy_async, new_event, new_stream, on_stream
-from fastgan.errors import UserError
+from fastgan.errors import UserError, brief
 from fastgan.kernels import triton as kernels
 from fastgan.noise import Stream
 from fastgan.sampler_cpu import features_of
@@ -30,14 +31,13 @@ def usable(device: object) -> str:
     Raises:
         UserError: it is none, or one that cannot be used here.
     """
-    try:
-        found = torch.device(str(device))
-    except RuntimeError:
-        found = torch.device("cpu")
-    if found.type != "cuda":
-        raise UserError("device", repr(str(device)), "cpu, cuda, or cuda:1 and so on")
-    require_gpu("device", found.index)
-    return f"cuda:{torch.cuda.current_device() if found.index is None else found.index}"
+    # torch.device() keeps a number in eight bits: its cuda:128 would be cuda:-128.
+    found = re.fullmatch("cuda(?::(0|[1-9][0-9]{0,8}))?", str(device))
+    if found is None:
+        raise UserError("device", brief(str(device)), "cpu, cuda, or cuda:1 and so on")
+    index = None if found[1] is None else int(found[1])
+    require_gpu("device", index)
+    return f"cuda:{torch.cuda.current_device() if index is None else index}"
 
 
 class OnDevice:
@@ -49,17 +49,31 @@ class OnDevice:
         kind: of features, as in ``fastgan.sampler_cpu``.
 
     Raises:
-        UserError: this process was forked from one that uses CUDA.
+        UserError: this process was forked from one that uses CUDA, or the device cannot be used or has no
+            room.
     """
 
     def __init__(self, generator: TrainedGenerator, device: str, kind: bytes | None) -> None:
-        place, features = torch.device(device), features_of(kind)
+        place = torch.device(device)
         if place.type == "cuda" and torch.cuda._is_in_bad_fork():
             wanted = "the same in a process started by spawn, or in the one that it was forked from"
             hint = 'For a DataLoader with workers: multiprocessing_context="spawn".'
             raise UserError(
                 "device", f"{device} in a forked process, which CUDA does not survive", wanted, hint
             )
+        if place.type == "cuda":  # once more: a sampler may have been pickled on another machine
+            require_gpu("device", place.index)
+        try:
+            self._allocate(generator, place, features_of(kind))
+        except torch.OutOfMemoryError:
+            hint = "nvidia-smi shows who has it."
+            raise UserError("device", f"{device}, out of memory", "one with more of it free", hint) from None
+
+    # Whatever the caller's mode, default device and default dtype: others will use these tensors, too.
+    @torch.inference_mode(False)
+    def _allocate(
+        self, generator: TrainedGenerator, place: torch.device, features: np.ndarray | None
+    ) -> None:
         spec, schema, last = generator.spec, generator.schema, len(generator.spec.g_hidden)
         self.layers: list[tuple[Tensor, Tensor, str]] = []
         for i in range(last + 1):
@@ -106,12 +120,15 @@ class _Lane:
         self._rows, on_gpu = rows, device.type == "cuda"
         self._stream, self._done = new_stream(device), new_event(device)
         # Numbers, labels and the seed, which thus is no constant that a kernel would be compiled for.
-        self._asked = torch.zeros(2 * rows + 1, dtype=torch.int64, pin_memory=on_gpu)
-        self._stored = torch.empty(rows, widths[-1], dtype=dtype, pin_memory=on_gpu)
+        self._asked = torch.zeros(2 * rows + 1, dtype=torch.int64, device="cpu", pin_memory=on_gpu)
+        self._stored = torch.empty(rows, widths[-1], dtype=dtype, device="cpu", pin_memory=on_gpu)
         with on_stream(self._stream):  # what PyTorch frees and lends again, it lends to the same stream
             self._arrived = torch.empty_like(self._asked, device=device)
-            self._matrices = [torch.empty(rows, width, device=device) for width in widths[:-1]]
-            self._matrices.append(torch.empty(rows, widths[-1], dtype=dtype, device=device))
+            kinds = [*(torch.float32 for _ in widths[:-1]), dtype]
+            self._matrices = [
+                torch.empty(rows, width, dtype=kind, device=device)
+                for width, kind in zip(widths, kinds, strict=True)
+            ]
 
     def ask(self, generator: OnDevice, seed: int, index: np.ndarray, labels: np.ndarray | None) -> None:
         """Have rows computed and copied to the host, after whatever an interrupted call asked for."""

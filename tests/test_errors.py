@@ -12,6 +12,7 @@ def test_what_is_long_is_cut():
     assert brief("row") == "'row'" and brief(["row", 5]) == "['row', 5]"
     for value in ("x" * 10**6, ["x"] * 10**6, {"x" * 10**6: ["y"]}, [[["x" * 10**6]]], b"x" * 10**6):
         assert len(brief(value)) < 500
+    assert brief(10**20) == "1" + "0" * 20 and brief([-(10**5000)]) == "[a number of 16,610 bits]"
 
 
 def test_the_nearest_name_is_found_in_no_time():

@@ -190,6 +190,10 @@ def test_reports_may_be_nested_but_not_deep(tmp_path):
     path = write(tmp_path / "g", values | {"reports": deep["x"]}, tensors)
     assert generator_file.load(path).reports == deep["x"]
     assert "nested more than 32 deep" in refused(write(path, values | {"reports": deep}, tensors))
+    path.unlink()
+    with pytest.raises(UserError, match="nested more than 32 deep"):
+        generator_file.save(path, replace(PLAIN, reports=deep))
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import threading
@@ -70,3 +71,39 @@ def test_pickles_without_its_things():
         again = pickle.loads(pickle.dumps(lender))
     with again.lend("4") as thing:
         assert thing == 4 and len(again) == 1
+
+
+def test_a_child_frees_nothing_of_its_parent():
+    """Whether it makes things of its own, fails to, or throws a lender away."""
+    parent = os.getpid()
+    read, write = os.pipe()
+
+    class Thing:
+        def __del__(self):
+            if os.getpid() != parent:
+                os.write(write, b"freed, ")
+
+    def make(kind):
+        if os.getpid() != parent:
+            raise ValueError("none here")
+        return Thing()
+
+    lenders = [Lender(make, kept=1, at_once=1) for _ in range(2)]
+    for lender in lenders:
+        with lender.lend("idle"):
+            pass
+    child = os.fork()
+    if not child:
+        try:
+            with pytest.raises(ValueError, match="none here"), lender.lend("idle"):
+                pass
+            lenders.clear()
+            del lender
+            gc.collect()
+            os.write(write, b"went on")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 99) == b"went on"
+    os.close(read)
+    os.close(write)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.generators import generator_of, spec_of
+from helpers.modes import MODES
 from helpers.programs import run_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -183,6 +184,15 @@ def test_seeds_differ(engine, generator):
     assert (one.rows(0, 50) != whole(generator, engine)[:50]).mean() > 0.5
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_that_the_caller_set_change_nothing(engine, mode):
+    generator = GENERATORS["labels"]
+    with MODES[mode]():
+        sampler = Sampler(generator, engine=engine)
+        np.testing.assert_array_equal(sampler.rows(0, 740), whole(generator, engine))
+    np.testing.assert_array_equal(sampler.rows(0, 740), whole(generator, engine))
+
+
 # ---- labels
 
 
@@ -258,6 +268,7 @@ def test_without_labels_there_are_none(engine):
         (lambda s: Sampler(s.generator, engine="cup"), "Did you mean 'cpu'"),
         (lambda s: Sampler(s.generator, 2**63), "seed"),
         (lambda s: Sampler(s.generator, "3"), "seed: got '3'"),
+        (lambda s: Sampler(s.generator, 10**5000), "seed: got a number of 16,610 bits"),
     ],
 )
 def test_bad_arguments_are_named(engine, call, message):

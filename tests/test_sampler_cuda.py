@@ -1,6 +1,7 @@
 """Rows from a GPU without one: its kernels interpreted, simulated and compiled, against the native sampler.
 
-Streams are stand-ins that do everything as late as they may. On a real GPU: ``test_sampler.py -m gpu``.
+Streams are stand-ins that do everything as late as they may. On a real GPU:
+``pytest -m gpu``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.generators import generator_of, spec_of
+from helpers.modes import MODES
 from helpers.mutants import mutant
 from helpers.streams import Event, Stream
 
@@ -128,6 +130,17 @@ def test_seeds_and_labels_make_the_row():
         assert_one_truth(
             other, here.rows(0, 90), exact(generator, seed, range(90), here.labels(0, 90)), generator
         )
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_that_the_caller_set_change_nothing(mode):
+    generator = GENERATORS["labels"]
+    wanted = on_device(generator).rows(0, 9)
+    with MODES[mode]():
+        sampler = on_device(generator)
+        np.testing.assert_array_equal(sampler.rows(0, 9), wanted)
+    np.testing.assert_array_equal(sampler.rows(0, 9), wanted)
 
 
 @pytest.mark.interpreted
@@ -296,9 +309,9 @@ def test_planted_faults_are_found(fault):
 # ---- what is refused
 
 
-@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", 3, None])
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", "cuda:-1", "cuda:", "cuda:01", " cuda", 3, None])
 def test_other_devices_are_refused(device):
-    with pytest.raises(UserError, match=r"device: got .*wanted cpu, cuda, or cuda:1"):
+    with pytest.raises(UserError, match=r"device: got .{1,99}wanted cpu, cuda, or cuda:1"):
         Sampler(GENERATORS["floats"], device=device)
 
 
@@ -321,8 +334,9 @@ def test_gpus_that_there_are(monkeypatch):
     of[1].major = 7
     with pytest.raises(UserError, match=r"device: got .*compute capability 7.5; wanted at least 8.0"):
         sampler_cuda.usable("cuda")
-    with pytest.raises(UserError, match="device: got cuda:2; wanted cuda:0 to cuda:1"):
-        sampler_cuda.usable("cuda:2")
+    for index in (2, 128, 300, 10**8):
+        with pytest.raises(UserError, match=f"device: got cuda:{index}; wanted cuda:0 to cuda:1"):
+            sampler_cuda.usable(f"cuda:{index}")
 
 
 def test_a_forked_process_is_told_to_spawn(monkeypatch):
@@ -339,6 +353,32 @@ def test_an_export_that_has_no_gpu_writes_nothing(tmp_path, monkeypatch, capsys)
     out = str(tmp_path / "out")
     assert export.main([str(tmp_path / "g"), "--rows", "5", "--device", "cuda", "--out", out]) == 2
     assert "device: got no GPU" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_one_that_was_pickled_on_a_machine_with_a_gpu(monkeypatch):
+    with monkeypatch.context() as there:
+        there.setattr(sampler_cuda, "usable", lambda device: "cuda:0")
+        pickled = pickle.dumps(Sampler(GENERATORS["floats"], device="cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="device: got no GPU that PyTorch"):
+        pickle.loads(pickled).rows(0, 5)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_an_export_that_runs_out_of_memory_writes_nothing(kind, tmp_path, monkeypatch, capsys):
+    from fastgan import export, generator_file
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(sampler_cuda, "usable", lambda device: "cuda:0")
+    monkeypatch.setattr(sampler_cuda, "require_gpu", lambda *_: "a GPU")
+    monkeypatch.setattr(OnDevice, "_allocate", full)
+    generator_file.save(tmp_path / "g", GENERATORS["floats"])
+    options = ["--rows", "5", "--device", "cuda", "--format", kind, "--out", str(tmp_path / "out")]
+    assert export.main([str(tmp_path / "g"), *options]) == 2
+    assert "device: got cuda:0, out of memory; wanted one with more" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_processes_of_a_machine_take_a_gpu_each(monkeypatch):

@@ -91,6 +91,7 @@ class Export:
         if (most := len(self.rows_of(self.shards - 1))) > written.most_rows:
             got, wanted = f"{most:,} rows in one", f"at most {written.most_rows:,} for {self.format}"
             raise UserError("--shards", got, wanted)
+        self._try_out(written)
         files.make_folder(self.folder)
         self._remove_locks(world)
         with self._alone(rank):
@@ -102,6 +103,12 @@ class Export:
                 for shard in missing:
                     self._write(written, shard, report)
                 report.end(self.folder, len(mine))
+
+    def _try_out(self, written: Format) -> None:
+        """Compute a row: where none can be computed, that is said before anything is written."""
+        rows = range(self.first, self.first + 1)
+        table = self.source.table if written.is_table else None
+        next(self.source.blocks(rows) if table is None else table[rows.start : rows.stop].batches())
 
     def _write(self, written: Format, shard: int, report: _Report) -> None:
         for path in self._missing(written, shard):
