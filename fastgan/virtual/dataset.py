@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
+from fastgan.errors import brief
 from fastgan.sampler import Sampler, whole
 from fastgan.trained import TrainedGenerator
 from fastgan.virtual.source import MOST_ROWS, generator_of, label_of
@@ -208,7 +209,7 @@ class VirtualDataset(_Rows, Dataset):
         return np.where(index < 0, index + self.length, index)
 
     def _out_of_range(self, low: int, high: int) -> IndexError:
-        got = f"{low}" if low == high else f"{low} to {high}"
+        got = " to ".join(brief(int(end)) for end in ((low,) if low == high else (low, high)))
         wanted = f"0 to {self.length - 1}" if self.length else "none: there are no rows"
         return IndexError(f"index: got {got}; wanted {wanted}")
 

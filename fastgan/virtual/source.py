@@ -44,6 +44,8 @@ def condition(where: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(where, Mapping) or set(where) != {"label"}:
         raise UserError("where", brief(where), 'a condition on the label, such as {"label": 3}')
     label = where["label"]
+    if isinstance(label, int) and not -(2**63) <= label < 2**63:
+        label = brief(label)  # no class, and perhaps more digits than Python makes text of
     return {"label": label if isinstance(label, (int, str)) else str(label)}
 
 

@@ -97,7 +97,9 @@ def test_threads_that_share_a_dataset(labelled):
         assert all(pool.map(read, (0, 100, 250, 399)))
 
 
-@pytest.mark.parametrize("index", [300, -301, 2**40, 2**63, 2**64 - 1, 2**70])
+@pytest.mark.parametrize(
+    "index", [300, -301, 2**40, 2**63, 2**64 - 1, 2**70, pytest.param(10**5000, id="long")]
+)
 def test_beyond_the_end(labelled, index):
     with pytest.raises(IndexError, match="wanted 0 to 299"):
         VirtualDataset(labelled, 300)[index]

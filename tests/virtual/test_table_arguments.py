@@ -14,6 +14,7 @@ from fastgan.virtual import VirtualTable
     ("where", "message"),
     [
         ({"label": 8}, "wanted a label of 7, -1, 30"),
+        ({"label": 10**5000}, "16,610 bits'; wanted a label of 7, -1, 30"),
         ({"label": "3"}, "30"),
         ({"class": 7}, "condition on the label"),
         ({}, "condition on the label"),
