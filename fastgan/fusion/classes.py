@@ -16,7 +16,7 @@ from typing import Any, Generic
 from torch import nn
 
 from fastgan.fusion import sequential
-from fastgan.fusion.own_class import asks_for_class
+from fastgan.fusion.own_class import asking
 from fastgan.fusion.source import CannotRewrite, Site, rewrite
 
 _FORWARD, _ITER = nn.Sequential.forward, nn.Sequential.__iter__
@@ -106,9 +106,8 @@ def fused_class(
         raise CannotRewrite(f"its class has a metaclass, {type(plain).__name__}")
     if any("__init_subclass__" in vars(c) for c in plain.__mro__ if c not in (object, Generic)):
         raise CannotRewrite("its class is told of subclasses")
-    for name, function in methods(plain).items():
-        if function is not sequential.forward and asks_for_class(function):
-            raise CannotRewrite(f"its {name} depends on the class that it has")
+    if name := asking(plain, sequential.forward):
+        raise CannotRewrite(f"its {name} depends on the class that it has")
     members: dict[str, Any] = {n: getattr(plain, n) for n in ("__module__", "__qualname__", "__doc__")}
     members |= {_PLAIN: plain, "__reduce_ex__": _reduce_ex, _SITES: sites, _ALONE: alone}
     if is_sequential(plain):

@@ -111,11 +111,11 @@ class _Study:
             while "" not in failed:
                 opaque = scripted | failed.keys()
                 try:
-                    graph = trace(self._copy(root, []), training, arguments, opaque).graph
+                    plain = trace(self._copy(root, []), training, arguments, opaque)
                 except Failed as error:
                     failed["" if error.name in failed else error.name] = str(error)
                 else:
-                    runs.append(_Run(training, arguments, opaque, str(graph)))
+                    runs.append(_Run(training, arguments, opaque, plain))
                     self.closed |= {names[name]: reason for name, reason in failed.items()}
                     break
             failures += [failed[""]] if "" in failed else []
@@ -142,7 +142,7 @@ class _Study:
                 new = trace(self._copy(root, fused), run.training, run.arguments, run.opaque)
             except Failed:
                 return None
-            if str(new.graph) != run.graph:
+            if not new.does_as(run.plain):
                 return None
             traces.append(new)
         return traces
@@ -234,12 +234,12 @@ class _Study:
 
 
 class _Run(NamedTuple):
-    """A way to run a module, and the graph that it then has."""
+    """A way to run a module, and what it then does."""
 
     training: bool
     arguments: dict[str, Any]
     opaque: set[str]
-    graph: str
+    plain: Trace
 
 
 class _Hit(NamedTuple):
@@ -281,7 +281,3 @@ def _has_forward(module: nn.Module) -> bool:
 def _parents(name: str) -> list[str]:
     """Return the names of the modules around one, innermost first."""
     return [name[:i] for i in reversed(range(len(name))) if i == 0 or name[i] == "."]
-
-
-def _join(parent: str, child: str) -> str:
-    return f"{parent}.{child}" if parent and child else parent or child

@@ -42,12 +42,31 @@ class Trace(NamedTuple):
         callers: for every call of a Linear, in order, the name of the module whose code calls it.
         reached: names of all modules that were called.
         hits: for every activation that a rewritten place called: the module whose code it is, and the site.
+        constants: the tensors that the graph reads, by name.
     """
 
     graph: fx.Graph
     callers: list[str]
     reached: set[str]
     hits: dict[fx.Node, tuple[str, Any]]
+    constants: dict[str, Any]
+
+    def does_as(self, other: Trace) -> bool:
+        """Return whether another forward does the same: the same graph, of the same tensors."""
+        if str(self.graph) != str(other.graph):
+            return False
+        return all(_is_same(value, other.constants[name]) for name, value in self.constants.items())
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two tensors have the same values; taken for granted where these cannot be read."""
+    if any(type(t) not in (torch.Tensor, nn.Parameter) or t.layout != torch.strided for t in (one, other)):
+        return type(one) is type(other)
+    if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
+        return False
+    if one.is_meta or one.is_quantized:
+        return True
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def plain_copy(module: nn.Module) -> nn.Module:
@@ -97,7 +116,9 @@ def trace(module: nn.Module, training: bool, arguments: dict[str, Any], opaque: 
             graph = tracer.trace(module.train(training), arguments or None)
         except Exception as error:
             raise Failed(tracer.failed, _first_sentence(error)) from error
-    return Trace(graph, tracer.callers, tracer.reached, tracer.hits)
+    read = {node.target for node in graph.nodes if node.op == "get_attr"}
+    constants = {name: operator.attrgetter(name)(tracer.root) for name in read}
+    return Trace(graph, tracer.callers, tracer.reached, tracer.hits, constants)
 
 
 class _Proxy(fx.Proxy):

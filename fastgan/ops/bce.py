@@ -124,7 +124,7 @@ def _explain(
     reduction: str = "mean",
 ) -> Choice:
     check_tensors(logits=logits, weight=weight, pos_weight=pos_weight)
-    check_target(target)
+    check_target(target, logits)
     check_reduction(reduction)
     if impl == "auto":
         return _choose(logits, target, weight, pos_weight)

@@ -199,7 +199,7 @@ def bce_with_logits(
         run = _eager
     else:
         run = _BCEWithLogits.apply
-    target = check_target(target)
+    target = check_target(target, logits)
     tensor, value = (target, 0.0) if isinstance(target, Tensor) else (None, target)
     gradient = logits.requires_grad and torch.is_grad_enabled()
     return run(logits, tensor, value, weight, pos_weight, reduction, gradient, impl)[0]

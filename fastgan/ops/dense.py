@@ -91,8 +91,8 @@ def linear_leaky_relu(
                     or products < _FEW_PRODUCTS
                     or products * outputs < _MANY_OUTPUTS * weight.numel()
                 )
-        except AttributeError:
-            check_tensors(x=x, weight=weight, bias=bias)
+        except (AttributeError, IndexError):
+            _check(x, weight, bias)
             raise
         if few or x.dtype in SLOW_IN_PLACE:
             y = linear(x, weight, bias)
@@ -100,12 +100,18 @@ def linear_leaky_relu(
         impl = _choose(x, weight, bias).impl
     else:
         check_impl(impl)
-        check_tensors(x=x, weight=weight, bias=bias)
+        _check(x, weight, bias)
         if impl != "reference":
             x, weight, bias = _named(impl, x, weight, bias)
     if impl == "reference":
         return linear_leaky_relu_reference(x, weight, bias, negative_slope)
     return dense_op.linear_leaky_relu(x, weight, bias, negative_slope, impl)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    check_tensors(x=x, weight=weight, bias=bias)
+    if weight.dim() == 0:
+        raise UserError("weight", "a tensor without dimensions", "[outputs, inputs]")
 
 
 def _named(impl: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -163,7 +169,7 @@ def _explain(
     impl: str, x: Tensor, weight: Tensor, bias: Tensor | None = None, negative_slope: float = 0.01
 ) -> Choice:
     check_slope(negative_slope)
-    check_tensors(x=x, weight=weight, bias=bias)
+    _check(x, weight, bias)
     if impl == "auto":
         return _choose(x, weight, bias)
     if impl != "reference":

@@ -53,6 +53,16 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
 
 
+def _shaped(rows: Tensor, like: Tensor) -> Tensor:
+    """Return a new matrix with the leading dimensions of another tensor.
+
+    As no view: what autograd takes for one, of a function, nobody may change in place.
+    """
+    if like.dim() == 2:
+        return rows
+    return torch.ops.aten._unsafe_view(rows, (*like.shape[:-1], rows.shape[-1]))
+
+
 # ---- kernels, and shapes only
 
 
@@ -61,7 +71,7 @@ def _forward(
 ) -> Tensor:
     _check(x, weight, bias)
     y = backend(impl, x).dense_fwd(_rows(x), weight, bias, negative_slope)
-    return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
+    return _shaped(y, x)
 
 
 def _forward_fake(
@@ -82,8 +92,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows = None if x is None else _rows(x)
     dx, dweight, dbias = backend(impl, dy).dense_bwd(_rows(dy), rows, weight, _rows(y), negative_slope, bias)
-    if dx is not None and dy.dim() != 2:
-        dx = dx.view(*dy.shape[:-1], dx.shape[-1])
+    dx = dx if dx is None else _shaped(dx, dy)
     return tuple(dy.new_empty(0) if d is None else d for d in (dx, dweight, dbias))
 
 
@@ -145,6 +154,8 @@ class _LinearLeakyReLU(torch.autograd.Function):
         needs_bias = ctx.needs_input_grad[2]
         if needs_operators(dy):
             run = _backward_plain
+        elif is_recorded():
+            run = backward
         elif is_plain(dy) and _is_no_gradient(dy):
             run = _backward_of_zero
         elif is_plain(dy):
@@ -222,13 +233,20 @@ def _backward_plain(dy, x, weight, y, negative_slope, bias, impl="auto"):
 
 
 def _is_no_gradient(dy):
-    """Return whether a gradient is an expanded zero, as the backward op's own derivative gives its y."""
-    return dy.is_cpu and not any(dy.stride()) and dy.numel() > 0 and not dy[(0,) * dy.dim()].item()
+    """Return whether a gradient is an expanded zero, as the backward op's own derivative gives its y.
+
+    Not where the gradients will be differentiated: a zero has a history then, and they have one.
+    """
+    if torch.is_grad_enabled() or not dy.is_cpu or any(dy.stride()) or not dy.numel():
+        return False
+    return not dy[(0,) * dy.dim()].item()
 
 
 def _backward_of_zero(dy, x, weight, y, negative_slope, bias, impl):
-    dx = None if weight is None else dy.new_zeros(()).expand(*dy.shape[:-1], weight.shape[1])
-    return dx, None if x is None else dy.new_zeros(dy.shape[-1], x.shape[-1]), dy.new_zeros(dy.shape[-1])
+    """Return what the backward op does, without products: NaN where zeros meet what is not finite."""
+    dx = None if weight is None else (weight * 0).sum(0).expand(*dy.shape[:-1], -1).contiguous()
+    dweight = None if x is None else (_rows(x) * 0).sum(0).expand(dy.shape[-1], -1).contiguous()
+    return dx, dweight, dy.new_zeros(dy.shape[-1])
 
 
 differentiate("linear_leaky_relu", _LinearLeakyReLU)
@@ -251,13 +269,13 @@ def linear_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor | None, slope: flo
     return y
 
 
-def _kept_backward(kept, *args):
+def _kept_backward(kept, dy, x, weight, y, *rest):
     """Run the backward op on plain tensors; for a second derivative it saves the output, too."""
-    gradients = _eager_backward(*args)
+    gradients = _eager_backward(dy, x, weight, y, *rest)
     node, kept = gradients[0].grad_fn, kept and kept()
-    if kept is not None and node is not None:
-        kept.hold(node._raw_saved_tensors[3])
-    return gradients
+    if kept is None or node is None or kept.hold(node._raw_saved_tensors[3]):
+        return gradients
+    return _eager_backward(dy, x, weight, y.clone(), *rest)
 
 
 _eager = eager(_LinearLeakyReLUKept, _forward)

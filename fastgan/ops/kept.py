@@ -8,6 +8,7 @@ pass once more, and where nobody changes anything some 10 microseconds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -52,7 +53,9 @@ class Kept:
                     f"linear_leaky_relu: got a result and its {name} that were both modified by an inplace "
                     f"operation before backward; wanted one of the two as it was. Clone the {name} first."
                 )
-        with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+        device = output.device.type  # such as meta, of which autocast knows nothing
+        known = torch.amp.is_autocast_available(device)
+        with torch.no_grad(), torch.autocast(device, enabled=False) if known else nullcontext():
             return self._compute(*self._inputs.values())
 
 

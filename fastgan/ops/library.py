@@ -69,7 +69,9 @@ def needs_operators(gradient: Tensor) -> bool:
 
     So for batches of gradients, and in forward mode: then a gradient may be a dual number.
     """
-    return is_batched(gradient) or torch.autograd.forward_ad._current_level >= 0
+    if torch.autograd.forward_ad._current_level >= 0:
+        return True
+    return not torch.compiler.is_dynamo_compiling() and is_batched(gradient)  # which Dynamo cannot ask
 
 
 def is_recorded() -> bool:

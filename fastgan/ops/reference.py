@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import isfinite
 from numbers import Real
+from weakref import ref
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +15,14 @@ from torch.compiler import is_compiling
 from fastgan.errors import UserError, nearest
 from fastgan.ops.choice import check_tensors
 from fastgan.ops.kept import Kept
-from fastgan.ops.library import is_plain
+from fastgan.ops.library import is_plain, is_recorded
 
 # What F.leaky_relu calls, without its 0.4 microseconds of Python.
 leaky_relu, leaky_relu_ = torch._C._nn.leaky_relu, torch._C._nn.leaky_relu_
 # What F.binary_cross_entropy_with_logits calls when its arguments are right, without a microsecond of Python.
 _bce, _REDUCTIONS = torch.binary_cross_entropy_with_logits, {"none": 0, "mean": 1, "sum": 2}
 _IN_PLACE_FROM = 1 << 19  # elements: from there on the memory that is not touched is worth more
+_ANYWHERE = 65504.0  # the greatest number that every floating-point dtype has, float16's
 SLOW_IN_PLACE = (torch.bfloat16, torch.float16)  # on a Sapphire Rapids up to 14% of the op in bfloat16
 
 
@@ -62,7 +66,21 @@ def linear_leaky_relu_reference(
         kept = Kept(lambda *of: leaky_relu(F.linear(*of), negative_slope), x=x, weight=weight, bias=bias)
         if not kept.hold(y.grad_fn._raw_saved_result):
             return y.clone()
+        y.grad_fn.register_hook(partial(_hold_again, ref(kept), negative_slope))
     return y
+
+
+def _hold_again(
+    kept: ref[Kept], slope: float, gradients: tuple[Tensor | None], dys: tuple[Tensor | None]
+) -> tuple[Tensor] | None:
+    """After the backward pass of LeakyReLU: answer for the output that a second derivative has saved, too."""
+    (gradient,), (dy,) = gradients, dys
+    if is_recorded() or gradient is None or not is_plain(gradient):
+        return None
+    node = gradient.grad_fn
+    if node is None or kept().hold(node._raw_saved_self):
+        return None
+    return (torch.ops.aten.leaky_relu_backward(dy, node._saved_self.clone(), slope, True),)
 
 
 def bce_with_logits_reference(
@@ -91,7 +109,7 @@ def bce_with_logits_reference(
     """
     if weight is not None or pos_weight is not None:
         check_tensors(weight=weight, pos_weight=pos_weight)
-    target = check_target(target)
+    target = check_target(target, logits)
     if not isinstance(target, Tensor):
         target = torch.full_like(logits, target)
     if upcast is not None:
@@ -104,17 +122,30 @@ def bce_with_logits_reference(
     )
 
 
-def check_target(target: Tensor | float) -> Tensor | float:
-    """Return a target, a number as a float; raise a UserError for what is neither a number nor a tensor."""
-    if isinstance(target, (float, Tensor, torch.SymFloat, torch.SymInt)):
+def check_target(target: Tensor | float, logits: Tensor) -> Tensor | float:
+    """Return a target, a number as a float, which the logits' dtype has to hold, as with PyTorch's operator.
+
+    Raises:
+        UserError: what is neither a tensor nor such a number.
+    """
+    if isinstance(target, (Tensor, torch.SymFloat, torch.SymInt)):
         return target
     try:
-        if isinstance(target, Real):
-            return float(target)
-        got = repr(target)
+        if not isinstance(target, Real):
+            got = repr(target)
+        elif _fits(number := float(target), logits.dtype):
+            return number
+        else:
+            got = f"{number:g} for logits in {logits.dtype}"
     except OverflowError:
         got = f"a whole number of {target.bit_length()} bits"
     raise UserError("target", got, "a tensor of the logits' shape, or a number")
+
+
+def _fits(number: float, dtype: torch.dtype) -> bool:
+    if is_compiling() or -_ANYWHERE <= number <= _ANYWHERE or not isfinite(number):
+        return True
+    return not dtype.is_floating_point or abs(number) <= torch.finfo(dtype).max
 
 
 def check_reduction(reduction: str) -> None:

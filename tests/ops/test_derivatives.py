@@ -139,6 +139,34 @@ def test_nothing_is_computed_of_a_gradient_that_is_zero(monkeypatch):
         grad(linear_leaky_relu(x, weight, bias, impl="cpu"), x, torch.ones(()).expand(4, 5))
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_zero_with_a_history(scale):
+    """A factor that happens to be zero, such as a penalty's at the start, has a derivative of its own."""
+    found = []
+    for op in (partial(linear_leaky_relu, impl="cpu"), plain_dense):
+        x, weight, bias = (
+            torch.linspace(-1, 1, n).view(s) for n, s in ((12, (4, 3)), (15, (5, 3)), (5, (5,)))
+        )
+        factor = torch.tensor(scale).requires_grad_()
+        x, weight = x.requires_grad_(), weight.requires_grad_()
+        (dx,) = grad(factor * op(x, weight, bias, 0.2).sum(), x, create_graph=True)
+        found.append((dx, *grad(dx.square().sum() + dx.sum(), (factor, weight))))
+        (dx,) = grad(op(x, weight, bias, 0.2).sum() * 0, x, create_graph=True)
+        found[-1] += grad(dx.sum(), weight)
+    torch.testing.assert_close(*found)
+
+
+def test_gradients_of_a_zero_are_tensors_of_their_own_and_not_finite_where_pytorchs_are():
+    found = []
+    for op in (partial(linear_leaky_relu, impl="cpu"), plain_dense):
+        x, weight, bias = torch.ones(2, 4, 3), torch.ones(5, 3), torch.ones(5)
+        weight[2, 1], x[0, 3, 2] = torch.nan, torch.inf
+        leaves = [t.requires_grad_() for t in (x, weight, bias)]
+        found.append([g.add_(1.0) for g in grad(op(*leaves, 0.2), leaves, torch.zeros(()).expand(2, 4, 5))])
+    assert found[0][0].isnan().any() and found[0][1].isnan().any()
+    torch.testing.assert_close(*found, equal_nan=True)
+
+
 @pytest.mark.parametrize("impl", ["cpu", "reference"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("slope", [0.0, 0.2])

@@ -124,13 +124,16 @@ def test_compiled():
     torch.testing.assert_close(grad(compiled(*leaves), leaves), grad(losses[1](*leaves), leaves))
 
 
-def test_changed_between_two_backward_passes():
+@pytest.mark.parametrize("hooks", [None, *OFFLOAD])
+@pytest.mark.parametrize(("impl", "rows"), [("cpu", FEW), ("reference", MANY)])
+def test_changed_between_two_backward_passes(impl, rows, hooks):
     """The second derivative reads the output, too, which changes after the first one was taken."""
     found = []
-    for op in (partial(linear_leaky_relu, impl="cpu"), plain_dense):
-        leaves = list(draw(FEW, "x weight bias").values())
+    for op in (partial(linear_leaky_relu, impl=impl), plain_dense):
+        leaves = list(draw(rows, "x weight bias").values())
         h = op(*leaves, 0.2)
-        first = grad(h.sum(), leaves, create_graph=True)
+        with OFFLOAD.get(hooks, nullcontext)():
+            first = grad(h.sum(), leaves, create_graph=True)
         h.mul_(-2.0)
         second = grad(first[0].square().sum() + first[1].square().sum(), leaves[:2], retain_graph=True)
         found.append((first, second, grad(h.sum(), leaves, retain_graph=True), grad(h.sum(), leaves)))
@@ -178,3 +181,26 @@ def test_memory_is_freed_with_what_is_saved(impl, rows, monkeypatch):
         assert made[1]() is None and len(made) == 2
     finally:
         gc.enable()
+
+
+SHAPES = [(2, 2, 5), (1, 4, 5), (5,)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("change", CHANGES)
+def test_inputs_of_other_than_two_dimensions(change, shape):
+    """Their results, and gradients that will be differentiated again, are no views for autograd."""
+    found = []
+    for op in (partial(linear_leaky_relu, impl="cpu"), plain_dense):
+        weight, bias = list(draw(FEW, "weight bias").values())[1:]
+        x = torch.linspace(-1, 1, torch.Size(shape).numel()).view(shape).requires_grad_()
+        h = CHANGES[change](op(x, weight, bias, 0.2))
+        (dx,) = grad(h.square().sum(), x, create_graph=True)
+        found.append((h, dx.add_(1.0), grad(dx.square().sum(), (x, weight))))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-3)
+
+
+def test_in_place_without_memory():
+    x, weight, bias = (t.detach().to("meta").requires_grad_() for t in draw(MANY, "").values())
+    linear_leaky_relu(x, weight, bias, 0.2).mul_(2.0).sum().backward()
+    assert x.grad.shape == x.shape

@@ -13,7 +13,7 @@ import torch
 from helpers.ops_cases import plain_bce, plain_dense
 
 from fastgan.errors import UserError
-from fastgan.ops import bce_with_logits, linear_leaky_relu
+from fastgan.ops import bce_with_logits, explain, linear_leaky_relu
 
 X, W, B = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
 
@@ -73,6 +73,21 @@ def test_targets_that_are_no_numbers_are_refused(target, impl, many):
         UserError, match=r"^target: got .*; wanted a tensor of the logits' shape, or a number"
     ):
         bce_with_logits(X.repeat(many, 1), target, impl=impl)
+
+
+@NAMED
+@pytest.mark.parametrize("many", [1, 1 << 15])
+@pytest.mark.parametrize("target", [1e40, -1e40])
+def test_targets_that_the_logits_dtype_does_not_hold_are_refused(target, impl, many):
+    with pytest.raises(UserError, match=r"^target: got -?1e\+40 for logits in torch.float32; wanted"):
+        bce_with_logits(X.repeat(many, 1), target, impl=impl)
+
+
+@NAMED
+def test_weights_without_dimensions_are_refused(impl):
+    for call in (linear_leaky_relu, partial(explain, linear_leaky_relu)):
+        with pytest.raises(UserError, match=r"^weight: got .*; wanted \[outputs, inputs\]"):
+            call(X, torch.tensor(1.0), impl=impl)
 
 
 @NAMED

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from helpers.ops_cases import plain_bce, plain_dense
+from torch._dynamo import compiled_autograd
 from torch.export import Dim, export
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -180,3 +181,19 @@ def test_the_reason_is_told():
 
     torch.jit.trace(f, X)
     assert "traces and exports" in seen[0]
+
+
+# PyTorch looks at what autograd saved, leaf or not.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("impl", ["cpu", "reference"])
+def test_compiled_autograd_of_an_eager_forward(impl, changed):
+    found = []
+    for op in (partial(linear_leaky_relu, impl=impl), plain_dense):
+        leaves = [t.clone().requires_grad_() for t in (X, W, B)]
+        y = op(*leaves, 0.2)
+        loss = (y.mul_(-2.0) if changed else y).square().mean()
+        with compiled_autograd._enable(torch.compile(backend="eager")):
+            loss.backward()
+        found.append([t.grad for t in leaves])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
