@@ -59,7 +59,7 @@ def _group(
 
 
 def _control(options: Options) -> Group:
-    """Return a group that holds plain PyTorch against itself: 1, or the other groups' ratios mean nothing."""
+    """Return a group that holds plain PyTorch against itself: what is off from 1 here, is noise elsewhere."""
     rows = []
     for batch, inputs, outputs in CONTROL:
         case = Dense(options.threads, options.device, batch=batch, inputs=inputs, outputs=outputs)

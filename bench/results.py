@@ -113,10 +113,11 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
         UserError: a line is none of ours, such as one that a kill cut off.
     """
     for path in sorted(folder.glob("*.jsonl")):
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        # What is no text is no line of ours, either.
+        for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             try:
                 line = json.loads(text)
-                known = {"suite", "title", "rows", "run", "quick"} <= line.keys()
+                known = {"suite", "title", "rows", "run", "quick", "facts"} <= line.keys()
             except (ValueError, AttributeError):
                 known = False
             if not known:

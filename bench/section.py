@@ -21,7 +21,10 @@ _HELD = ("recipe", "limits", "odd", "widths", "threads", "generate", "calls")  #
 
 def readme(lines: list[Line], folder: Path) -> str:
     """Return the README's section, of the lines of one run."""
-    of = {name: [line for line in lines if line["group"] == name] for name in ("peers", "dense", *_HELD)}
+    of = {
+        name: [line for line in lines if line["group"] == name]
+        for name in ("peers", "dense", "control", *_HELD)
+    }
     named = _NAMED.format(folder.name, lines[0]["run"])
     parts = [
         named,
@@ -35,7 +38,7 @@ def readme(lines: list[Line], folder: Path) -> str:
     if of["threads"]:
         parts.append("![Scaling over threads](docs/bench/threads.png)")
     if of["dense"]:
-        parts += [_ops(of["dense"]), "![Ops against plain PyTorch](docs/bench/ops.png)"]
+        parts += [_ops(of["dense"], of["control"]), "![Ops against plain PyTorch](docs/bench/ops.png)"]
     virtual = [line for suite in ("virtual", "serve") for line in _of_suite(lines, suite)]
     if virtual:
         parts.append(_virtual(virtual))
@@ -169,14 +172,19 @@ def _missed(lines: list[Line]) -> str:
     return said + (f" Missed: {'; '.join(missed)}." if missed else "")
 
 
-def _ops(lines: list[Line]) -> str:
-    """Return a sentence on the fused ops, by what they promise: see ``bench/ops_choice.py``."""
+def _ops(lines: list[Line], control: list[Line]) -> str:
+    """Return a sentence on the fused ops, by what they promise: see ``bench/ops_choice.py``.
+
+    Args:
+        lines: groups of the ops.
+        control: of plain PyTorch against itself: what differences mean nothing.
+    """
     seen = [(line, row) for line in lines for row in line["rows"] if row["summary"]]
     told = [(line, row) for line, row in seen if not row["summary"]["noisy"]]
     if not told:
         return "The fused ops: too noisy to tell."
     faster = sum(row["summary"]["low"] > SHARE for _, row in told)
-    slower = sum(row["summary"]["high"] < 1 / SHARE and _lost(line, row) > SECONDS for line, row in told)
+    lost = [_lost(line, row) > SECONDS for line, row in told if row["summary"]["high"] < 1 / SHARE]
     told.sort(key=lambda each: each[1]["summary"]["median"])
     best, worst = (
         f"{_value(row)} ({line['title']}, {row['title'].rpartition(', ')[2]})"
@@ -185,8 +193,21 @@ def _ops(lines: list[Line]) -> str:
     return (
         f'`fastgan.ops` with `impl="auto"` against plain PyTorch: of {len(told)} sizes, and another '
         f"{len(seen) - len(told)} that were too noisy, faster by more than 3% in {faster}, slower by more "
-        f"than 3% and 2 microseconds in {slower}, the same in the others; whole intervals count. Best: "
-        f"{best}; worst: {worst}: `pytest bench/bench_ops.py --benchmark-only`"
+        f"than 3% and 2 microseconds in {sum(lost)}, by more than 3% but fewer microseconds in "
+        f"{len(lost) - sum(lost)}; whole intervals count. Best: {best}; worst: {worst}. "
+        f"{_control(control)}: `pytest bench/bench_ops.py --benchmark-only`"
+    )
+
+
+def _control(lines: list[Line]) -> str:
+    told = [row["summary"] for line in lines for row in line["rows"] if row["summary"]]
+    told = [summary for summary in told if not summary["noisy"]]
+    if not told:
+        return "Plain PyTorch against itself: too noisy to tell"
+    medians, within = [s["median"] for s in told], sum(s["low"] <= 1.0 <= s["high"] for s in told)
+    return (
+        f"Plain PyTorch against itself, by the same way of measuring: {min(medians):.2f}x to "
+        f"{max(medians):.2f}x at {len(told)} sizes, 1 within the interval at {within}"
     )
 
 

@@ -72,6 +72,8 @@ def test_a_picture_of_something_else_is_seen(stored, readme, capsys):
         information.add_text("Software", "matplotlib 3.8")
         picture.save(path, pnginfo=information)
     assert run(stored, "--check") == 0
+    path.write_bytes(path.read_bytes()[:100])  # cut off
+    assert run(stored, "--check") == 1
     path.unlink()
     assert run(stored, "--check") == 1
 
@@ -160,10 +162,10 @@ def test_the_section_says_what_was_measured(stored):
 
 
 @pytest.mark.parametrize(
-    ("plain", "ours", "slower"),
-    [(1e-4, 1.02e-4, 0), (1e-4, 1.05e-4, 1), (1e-5, 1.1e-5, 0), (1e-5, 1.3e-5, 1)],
+    ("plain", "ours", "slower", "little"),
+    [(1e-4, 1.02e-4, 0, 0), (1e-4, 1.05e-4, 1, 0), (1e-5, 1.1e-5, 0, 1), (1e-5, 1.3e-5, 1, 0)],
 )
-def test_slower_ops_are_counted_by_the_promise(plain, ours, slower):
+def test_slower_ops_are_counted_by_the_promise(plain, ours, slower, little):
     summaries = [{"median": t, "noisy": ""} for t in (plain, ours)]
     ratio = dict(median=plain / ours, low=plain / ours, high=plain / ours, noisy="")
     line = {
@@ -173,7 +175,18 @@ def test_slower_ops_are_counted_by_the_promise(plain, ours, slower):
             {"title": "plain / fastgan, batch 1", "percent": False, "top": 0, "bottom": 1, "summary": ratio}
         ],
     }
-    assert f"2 microseconds in {slower}," in section._ops([line])
+    text = section._ops([line], [])
+    assert f"2 microseconds in {slower}, by more than 3% but fewer microseconds in {little};" in text
+    assert "Plain PyTorch against itself: too noisy to tell: `pytest" in text
+
+
+def test_the_ops_stand_beside_plain_pytorch_against_itself():
+    rows = [benchmarks.row(f"plain / plain, {i}", ratio) for i, ratio in enumerate((0.95, 0.99, 1.01))]
+    rows.append(benchmarks.row("plain / plain, 3", 2.0, None, "known to 40%"))
+    dense = benchmarks.line("ops", "dense", "dense", rows=[benchmarks.row("plain / fastgan, batch 1", 1.0)])
+    text = section._ops([dense], [benchmarks.line("ops", "control", "plain", rows=rows)])
+    assert "against itself, by the same way of measuring: 0.95x to 1.01x at 3 sizes, 1 within" in text
+    assert "the interval at 2: `pytest" in text
 
 
 def test_a_wide_interval_that_misses_as_a_whole_is_shown():
