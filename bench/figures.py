@@ -271,7 +271,8 @@ def parted(lines: list[Line], folder: Path) -> list[str]:
 def _alike(old: Path, new: Path) -> bool:
     try:
         with Image.open(old) as a, Image.open(new) as b:
+            a.load()  # or it is cut off
             exact = a.info.get("Software", _SOFTWARE) == _SOFTWARE
             return a.size == b.size and (not exact or np.array_equal(np.asarray(a), np.asarray(b)))
-    except OSError:  # there is none, or it is cut off
+    except OSError:
         return False
