@@ -33,12 +33,14 @@ def _images(how: str, case: Images, also: bool = False, rounds: int | None = Non
         Contender("VirtualIterable, whole batches", "virtual.WholeBatches", case),
         Contender("VirtualDataset, whole batches", "virtual.ShuffledBatches", case),
     )
-    files, mapped, batches = (
+    files, mapped, array, batches = (
         Contender("PNG files", "virtual.Png", case),
         Contender("one .npy, image by image", "virtual.Npy", case),
+        Contender("one .npy as a plain array, image by image", "virtual.NpyArray", case),
         Contender("one .npy, whole batches", "virtual.NpyBatches", case),
     )
     rows = [Row(files, ours, low=1.0), Row(mapped, ours, low=1.0), Row(mapped, any_order, low=1.0)]
+    rows += [Row(array, ours)]
     if also:
         rows += [Row(mapped, whole, low=1.0), Row(batches, whole)]
     title = f"labelled images by a DataLoader, {how}, no workers, one thread"

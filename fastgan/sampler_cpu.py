@@ -36,7 +36,8 @@ class Reference:
     The bits of a matrix product's row may depend on how many rows there are and on its place among them. So
     there are always as many, and a row always has the same place, its number modulo that many.
 
-    The caller's default device, default dtype and autocast change nothing.
+    The caller's default device, default dtype and autocast change nothing. What
+    ``set_float32_matmul_precision("medium")`` does PyTorch does here, too: products in bfloat16.
     """
 
     def __init__(self, generator: TrainedGenerator, _: int, kind: bytes | None) -> None:

@@ -211,6 +211,14 @@ class Npy(Png):
         return torch.from_numpy(self.rows[i].copy()), self.labels[i]
 
 
+class NpyArray(Npy):
+    """The same file, mapped, as an array: rows without what ``np.memmap`` adds to each in Python."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.rows = np.asarray(self.rows)
+
+
 class NpyBatches(Npy):
     """The same file in whole batches: the least that any loader can do."""
 

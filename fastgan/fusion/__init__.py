@@ -34,7 +34,8 @@ def fuse(model: Model, inplace: bool = True, verbose: bool = False) -> Model:
     would notice that its class is another: by ``type(self) is``, ``super(type(self), self)`` or
     ``self.__class__.n = 1`` in its code, or as traces in training and in evaluation tell. Nobody sees a
     function outside of the class that asks for it (a count of calls by ``type(module)``) and leaves nothing
-    in the graph, nor what one asks for that is called by a forward which torch.fx cannot trace.
+    in the graph, nor what one asks for that is called by a forward which torch.fx cannot trace; nor a class
+    method that the forward does not name: one that compares ``cls`` or counts on it gets the class made here.
 
     A fused pair's result may be changed in place (``h += skip``), as LeakyReLU's may: the backward pass,
     which may need the result, then computes it again. Where torch.fx sees such a change, the pair is left

@@ -53,10 +53,12 @@ def linear_leaky_relu_reference(
     if upcast is not None:
         x, weight, bias = _cast(upcast, x, weight, bias)
     y = F.linear(x, weight, bias)
-    # Of other than two dimensions F.linear returns a view, and autograd copies when a view is written.
-    # Compilers decide for themselves what is in place.
-    if y.dtype in SLOW_IN_PLACE or (
-        y.requires_grad and (is_compiling() or y.dim() != 2 or y.numel() < _IN_PLACE_FROM or not is_plain(y))
+    # Of other than two dimensions F.linear returns a view: autograd copies when it is written, and one made
+    # without gradients refuses to be changed with them. Compilers decide for themselves what is in place.
+    if (
+        y.dtype in SLOW_IN_PLACE
+        or y.dim() != 2
+        or (y.requires_grad and (is_compiling() or y.numel() < _IN_PLACE_FROM or not is_plain(y)))
     ):
         return leaky_relu(y, negative_slope) if negative_slope else torch.relu(y)
     if not negative_slope:

@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
-from torch.utils.data._utils.collate import collate, default_collate_fn_map
+from torch.utils.data._utils.collate import (
+    collate,
+    collate_int_fn,
+    collate_tensor_fn,
+    default_collate_fn_map,
+)
 
 from fastgan.errors import brief
 from fastgan.sampler import Sampler, whole
@@ -80,7 +85,7 @@ class _Rows:
 
 
 class _Pair(tuple):
-    """A row and its label."""
+    """A row and its label, by whose type PyTorch's collation knows that there is :func:`_collate`."""
 
     __slots__ = ()
 
@@ -99,15 +104,16 @@ class _Pairs(Sequence):
             return _Pairs(self.rows[index], self.labels[index])
         return _Pair((self.rows[index], self.labels[index].item()))
 
-    def __iter__(self) -> Iterator[_Pair]:
-        return map(_Pair, zip(self.rows, self.labels.tolist(), strict=True))
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return zip(self.rows, self.labels.tolist(), strict=True)
 
 
 def _collate(batch: Sequence[_Pair], *, collate_fn_map: dict) -> list[Tensor]:
     """Return what ``torch.utils.data.default_collate`` makes of pairs: for this type it asks here."""
-    if isinstance(batch, _Pairs):
+    ours = isinstance(batch, _Pairs) and collate_fn_map.get(Tensor) is collate_tensor_fn
+    if ours and collate_fn_map.get(int) is collate_int_fn:
         return [batch.rows, batch.labels]
-    return collate([tuple(pair) for pair in batch], collate_fn_map=collate_fn_map)
+    return collate(list(map(tuple, batch)), collate_fn_map=collate_fn_map)
 
 
 default_collate_fn_map[_Pair] = _collate

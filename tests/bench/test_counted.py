@@ -58,6 +58,7 @@ HONEST = {
     "virtual.ShuffledBatches": virtual.Images(threads=1, rows=32, batch=8, shuffle=True),
     "virtual.Png": virtual.Images(threads=1, rows=32, batch=8),
     "virtual.Npy": virtual.Images(threads=1, rows=32, batch=8),
+    "virtual.NpyArray": virtual.Images(threads=1, rows=32, batch=8),
     "virtual.NpyBatches": virtual.Images(threads=1, rows=32, batch=8),
     "virtual.Stream": virtual.Columns(threads=1),
     "virtual.DuckDb": virtual.Columns(threads=1),

@@ -14,8 +14,8 @@ from bench.peers.virtual import Columns, Images
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_loaders_read_the_same_images(shuffle):
     case = Images(threads=1, rows=150, shuffle=shuffle)
-    kinds = [virtual.Loader, virtual.Png, virtual.Npy, virtual.NpyBatches, virtual.ShuffledBatches]
-    kinds += [] if shuffle else [virtual.WholeBatches]
+    kinds = [virtual.Loader, virtual.Png, virtual.Npy, virtual.NpyArray, virtual.NpyBatches]
+    kinds += [virtual.ShuffledBatches, *([] if shuffle else [virtual.WholeBatches])]
     wanted = None
     for kind in kinds:
         peer = kind(case)

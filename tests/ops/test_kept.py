@@ -200,6 +200,18 @@ def test_inputs_of_other_than_two_dimensions(change, shape):
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("impl", ["cpu", "reference"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_results_without_gradients_may_be_changed_with_them(shape, impl):
+    weight, bias = (t.detach() for t in list(draw(FEW, "").values())[1:])
+    with torch.no_grad():
+        h = linear_leaky_relu(torch.ones(shape), weight, bias, 0.2, impl=impl)
+        other = linear_leaky_relu(torch.ones(shape), weight, bias, 0.2, impl=impl).detach_()
+    h += (learned := torch.ones((), requires_grad=True))
+    h.sum().backward()
+    assert learned.grad == h.numel() and torch.equal(h.detach(), other + 1.0)
+
+
 def test_in_place_without_memory():
     x, weight, bias = (t.detach().to("meta").requires_grad_() for t in draw(MANY, "").values())
     linear_leaky_relu(x, weight, bias, 0.2).mul_(2.0).sum().backward()

@@ -18,6 +18,7 @@ from torch.utils.data import (
     Subset,
     default_collate,
 )
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from fastgan.errors import UserError
 from fastgan.sampler import Sampler
@@ -55,11 +56,20 @@ def test_a_loaders_batch_is_what_it_makes_of_pairs(labelled, workers):
         rows, labels = default_collate([(row, label) for row, label in pairs])
         assert type(batch) is list and torch.equal(batch[0], rows) and torch.equal(batch[1], labels)
         assert batch[0].dtype == rows.dtype and batch[1].dtype == labels.dtype == torch.int64
-    for collate in (list, lambda batch: [batch[i] for i in range(8)], lambda batch: [*batch[:5], *batch[5:]]):
-        batch = next(iter(DataLoader(dataset, 8, collate_fn=collate)))
+    for other in (list, lambda batch: [batch[i] for i in range(8)], lambda batch: [*batch[:5], *batch[5:]]):
+        batch = next(iter(DataLoader(dataset, 8, collate_fn=other)))
         for (row, label), (wanted, its) in zip(batch, pairs, strict=True):
             assert torch.equal(row, wanted) and label == its and type(label) is int
-    assert torch.equal(default_collate(list(dataset.__getitems__(range(8))))[0], rows)
+    batch = [dataset.__getitems__([i])[0] for i in range(8)]  # what others put together
+    assert torch.equal(default_collate(batch)[0], rows)
+
+
+def test_other_ways_to_collate_tensors_and_numbers_are_asked(labelled):
+    others = {torch.Tensor: lambda batch, **_: torch.stack(batch).float(), int: lambda batch, **_: batch}
+    items = VirtualDataset(labelled, 300).__getitems__(range(8))
+    rows, labels = collate(items, collate_fn_map=default_collate_fn_map | others)
+    assert rows.dtype == torch.float32 and labels == tuple(label for _, label in items)
+    assert len(torch.utils._pytree.tree_leaves(list(items))) == 16
 
 
 @pytest.mark.parametrize("length", [5, 300, 2**62])
