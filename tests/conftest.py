@@ -26,6 +26,10 @@ def pytest_pyfunc_call(pyfuncitem):
         return None
     module, function = pyfuncitem.function.__module__, pyfuncitem.originalname
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    wanted = (
+        "pytest.MonkeyPatch.context(), since nobody undoes the fixture's changes in the interpreting process"
+    )
+    assert "monkeypatch" not in arguments, f"{function} takes monkeypatch; wanted {wanted}"
     interpreter.run_interpreted(module, function, arguments)
     return True
 

@@ -32,13 +32,14 @@ def test_parity(name, design):
 
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("fault", NARROW)
-def test_numbers_cut_to_32_bits_are_found(fault, design, monkeypatch):
+def test_numbers_cut_to_32_bits_are_found(fault, design):
     from helpers.mutants import mutant_of_part
 
     plan, name = KERNELS[design]
     kernels, tiles = (import_module(f"fastgan.kernels.triton.{n}") for n in (name, "step_tile"))
     plan = import_module(f"fastgan.engines.{plan}")
-    monkeypatch.setattr(plan, name, mutant_of_part(kernels, tiles, *NARROW[fault]))
     config, data = small(WHOLE[CASE])
-    assert breaches(config, data, later(config, data, 8), (1,), design) == []  # early, it does no harm
-    assert breaches(config, data, later(config, data, LATE), (1,), design) != []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, name, mutant_of_part(kernels, tiles, *NARROW[fault]))
+        assert breaches(config, data, later(config, data, 8), (1,), design) == []  # early, it does no harm
+        assert breaches(config, data, later(config, data, LATE), (1,), design) != []
