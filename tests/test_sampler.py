@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.generators import generator_of, spec_of
+from helpers.generators import exact, generator_of, spec_of
 from helpers.modes import MODES
 from helpers.programs import run_program
 from hypothesis import given, settings
@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from fastgan import noise
 from fastgan.engines import available
 from fastgan.errors import UserError
-from fastgan.models import Generator
 from fastgan.sampler import ENGINES as SAMPLER_ENGINES
 from fastgan.sampler import Sampler
 
@@ -42,16 +41,6 @@ def engine(request):
 @pytest.fixture(params=GENERATORS)
 def generator(request):
     return GENERATORS[request.param]
-
-
-def exact(generator, seed, index, labels):
-    """Rows in float64 by the plain model, [count, features], before they are stored."""
-    model = Generator(generator.spec).double()
-    model.load_state_dict({k: torch.from_numpy(v).double() for k, v in generator.parameters.items()})
-    z = noise.normal_at(seed, noise.Stream.SAMPLES, np.asarray(index), generator.spec.latent)
-    with torch.no_grad():
-        rows = model(torch.from_numpy(z).double(), None if labels is None else torch.from_numpy(labels))
-    return rows.numpy()
 
 
 @pytest.mark.parametrize("first", [0, 250, 2**32 - 5, 2**63 - 400])

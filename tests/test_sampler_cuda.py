@@ -13,14 +13,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers.generators import generator_of, spec_of
+from helpers.generators import exact, generator_of, spec_of
 from helpers.modes import MODES
 from helpers.mutants import mutant
 from helpers.streams import Event, Stream
 
 from fastgan import noise, sampler_cuda
 from fastgan.errors import UserError
-from fastgan.models import Generator
 from fastgan.sampler import Sampler
 from fastgan.sampler_cuda import OnDevice
 
@@ -37,16 +36,6 @@ def on_device(generator, **options) -> Sampler:
     """A sampler of a GPU, whose kernels are interpreted on this processor."""
     with mock.patch.object(sampler_cuda, "usable", lambda device: "cpu"):
         return Sampler(generator, device="cuda", **options)
-
-
-def exact(generator, seed, index, labels):
-    """Rows in float64, [count, features], before they are stored."""
-    model = Generator(generator.spec).double()
-    model.load_state_dict({k: torch.from_numpy(v).double() for k, v in generator.parameters.items()})
-    z = noise.normal_at(seed, noise.Stream.SAMPLES, np.asarray(index), generator.spec.latent)
-    with torch.no_grad():
-        rows = model(torch.from_numpy(z).double(), None if labels is None else torch.from_numpy(labels))
-    return rows.numpy()
 
 
 def assert_one_truth(there, here, wanted, generator) -> float:

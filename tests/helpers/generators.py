@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+
+from fastgan import noise
 from fastgan.data.schema import Schema
+from fastgan.models import Generator
 from fastgan.spec import ModelSpec
 from fastgan.state import State
 from fastgan.trained import Provenance, TrainedGenerator
@@ -39,3 +44,15 @@ def spec_of(features: int = 9, classes: int = 0, **changes) -> ModelSpec:
     """Return a small spec, with ``changes``."""
     fields = dict(latent=5, g_hidden=(12, 7), d_hidden=(3,), slope=0.2, head="sigmoid") | changes
     return ModelSpec(features=features, classes=classes, **fields)
+
+
+def exact(
+    generator: TrainedGenerator, seed: int, index: Sequence[int] | np.ndarray, labels: np.ndarray | None
+) -> np.ndarray:
+    """Return rows in float64 by the plain model, ``[count, features]``, before they are stored."""
+    model = Generator(generator.spec).double()
+    model.load_state_dict({k: torch.from_numpy(v).double() for k, v in generator.parameters.items()})
+    z = noise.normal_at(seed, noise.Stream.SAMPLES, np.asarray(index), generator.spec.latent)
+    with torch.no_grad():
+        rows = model(torch.from_numpy(z).double(), None if labels is None else torch.from_numpy(labels))
+    return rows.numpy()
