@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.compare import assert_identical
 from torch.utils._pytree import tree_flatten
-from wgan import Wgan, batches, captures, run
+from wgan import Wgan, batches, captures, replaying, run
 
 from fastgan.errors import UserError
 from fastgan.graphs.capture import Captures
@@ -85,9 +85,7 @@ def test_steps_may_mark_the_batch_and_batches_may_have_a_history(gan, stand_in):
 
 
 def test_capturable_turned_off_at_construction_is_refused(gan, stand_in):
-    found, (rows,) = captures(gan, stand_in), batches(1)
-    for _ in range(3):
-        run(found, rows)
+    found, rows = replaying(gan, stand_in)
     loaded = copy.deepcopy(gan.d_optimizer.state_dict())
     loaded["param_groups"][0]["capturable"] = False
     gan.d_optimizer.load_state_dict(loaded)

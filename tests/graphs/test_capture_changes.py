@@ -9,16 +9,14 @@ import pytest
 import torch
 from helpers.compare import assert_identical
 from helpers.graph_stand_in import StandIn
-from wgan import Wgan, batches, captures, run
+from wgan import Wgan, batches, captures, replaying, run
 
 from fastgan.errors import UserError
 from fastgan.graphs import Audit, optimizers
 
 
 def test_a_changed_learning_rate_is_refused_and_a_tensor_is_not(gan, stand_in):
-    found, (rows,) = captures(gan, stand_in), batches(1)
-    for _ in range(3):
-        run(found, rows)
+    found, rows = replaying(gan, stand_in)
     gan.g_optimizer.param_groups[0]["lr"] = 0.5
     with pytest.raises(UserError, match=r"g_optimizer: lr: got a new value.*lr=torch.tensor\(..., device"):
         run(found, rows)
@@ -27,9 +25,7 @@ def test_a_changed_learning_rate_is_refused_and_a_tensor_is_not(gan, stand_in):
 @pytest.mark.parametrize("new", [lambda: torch.tensor(0.5), lambda: 0.5])
 def test_a_tensor_rate_that_is_replaced_is_refused(gan, stand_in, new):
     gan.g_optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)
-    found, (rows,) = captures(gan, stand_in), batches(1)
-    for _ in range(3):
-        run(found, rows)
+    found, rows = replaying(gan, stand_in)
     gan.g_optimizer.param_groups[0]["lr"].fill_(0.2)
     run(found, rows)
     gan.g_optimizer.param_groups[0]["lr"] = new()
@@ -48,9 +44,7 @@ def test_a_rate_of_sgd_that_changes_is_told_what_works(gan, stand_in, options, m
     for name in ("d", "g"):
         made = torch.optim.SGD(getattr(gan, name).parameters(), lr=0.1, **options)
         setattr(gan, f"{name}_optimizer", made)
-    found, (rows,) = captures(gan, stand_in), batches(1)
-    for _ in range(3):
-        run(found, rows)
+    found, rows = replaying(gan, stand_in)
     gan.d_optimizer.param_groups[0]["lr"] = 0.05
     with pytest.raises(UserError, match=f"d_optimizer: lr: got a new value.*{message}"):
         run(found, rows)
@@ -140,9 +134,7 @@ def test_one_cycle_with_momentum_is_told_what_works(stand_in_of_rates):
 
 
 def test_another_option_that_changes_is_told_what_works(gan, stand_in):
-    found, (rows,) = captures(gan, stand_in), batches(1)
-    for _ in range(3):
-        run(found, rows)
+    found, rows = replaying(gan, stand_in)
     gan.d_optimizer.param_groups[0]["weight_decay"] = 0.5
     with pytest.raises(UserError, match=r"d_optimizer: weight_decay: .* call capture_alternating again"):
         run(found, rows)
